@@ -1,0 +1,95 @@
+"""What can go wrong, drawn as a tree. Whoever catches `ImageBusError` catches all of it.
+
+    ImageBusError
+    ├── ConfigError         a flag, a file or a setting is wrong: nothing was started
+    ├── BrokerError         the embedded broker could not be fetched or started
+    ├── TransportError      the bus did not do its part
+    │   ├── ConnectionFailed    no broker answers, or it refuses the login
+    │   ├── AccessDenied        a right on a topic or a group is missing
+    │   ├── PublishFailed       a message was not confirmed
+    │   └── CommitFailed        the inputs were not marked as done: they come again
+    ├── BadMessage          what came over the bus cannot be used: the sender's fault, with a code
+    ├── ModelError          a model file cannot be served, or its prediction failed
+    ├── RequestFailed       the replier answered with an error, with its code
+    └── RequestTimeout      no answer came in time
+
+The driver's own errors are translated where the driver is called and nowhere else.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDenied",
+    "BadMessage",
+    "BrokerError",
+    "CommitFailed",
+    "ConfigError",
+    "ConnectionFailed",
+    "ImageBusError",
+    "ModelError",
+    "PublishFailed",
+    "RequestFailed",
+    "RequestTimeout",
+    "TransportError",
+]
+
+
+class ImageBusError(Exception):
+    """The root. `str()` of each error is one line that a user can act on."""
+
+
+class ConfigError(ImageBusError):
+    """A flag, a file or a setting is wrong. The scripts print it and exit with 2."""
+
+
+class BrokerError(ImageBusError):
+    """The embedded broker could not be fetched, started or kept running."""
+
+
+class TransportError(ImageBusError):
+    """The bus did not do its part; the scripts print it and exit with 1."""
+
+
+class ConnectionFailed(TransportError):
+    """No broker answers at the given address, or it refuses the login or the certificate."""
+
+
+class AccessDenied(TransportError):
+    """The credentials lack a right; the message names the right and the topic or group."""
+
+
+class PublishFailed(TransportError):
+    """The brokers did not confirm a message. It may or may not have been stored."""
+
+
+class CommitFailed(TransportError):
+    """The received messages were not marked as done, so each of them will be received again."""
+
+
+class ModelError(ImageBusError):
+    """A model file cannot be served, or the model failed on a batch."""
+
+
+class BadMessage(ImageBusError):
+    """A message that cannot be used, and why.
+
+    `code` is one of the fixed words of the wire format (`imagebus.messages.ErrorCode`);
+    the text is fixed too and never repeats what the sender wrote.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RequestFailed(ImageBusError):
+    """The replier answered a request with an error instead of predictions."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.retryable = retryable
+
+
+class RequestTimeout(ImageBusError, TimeoutError):
+    """No answer came before the request's deadline. The request may still be answered late."""

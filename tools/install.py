@@ -1,0 +1,67 @@
+"""Install the locked dependencies into `.venv` without Poetry: python3 tools/install.py [GROUP ...]
+
+`poetry install` does the same for those who have Poetry. A fresh machine does not, and fetching
+Poetry first would cost more than what the demo needs; so this reads `poetry.lock` and lets pip
+install exactly those versions, each file checked against its SHA-256. Groups are the ones of
+`pyproject.toml`; `main`, what serving needs, is always among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+OLDEST, NEWEST = (3, 11), (3, 13)
+
+
+def requirements(lock: str, groups: set[str]) -> str:
+    """The locked packages of `groups` as a pip requirements file with hashes."""
+    lines = []
+    for package in tomllib.loads(lock)["package"]:
+        wanted = groups & set(package["groups"])
+        if not wanted:
+            continue
+        # One marker for all groups, or one for each group that needs it only sometimes.
+        markers = package.get("markers", "")
+        if isinstance(markers, dict):
+            each = [markers.get(group, "") for group in sorted(wanted)]
+            markers = " or ".join(f"({marker})" for marker in each) if all(each) else ""
+        line = f"{package['name']}=={package['version']}" + (f" ; {markers}" if markers else "")
+        hashes = (f"--hash={file['hash']}" for file in package["files"])
+        lines.append(" \\\n    ".join([line, *hashes]))
+    return "\n".join(lines) + "\n"
+
+
+def main(groups: set[str]) -> None:
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        found = ".".join(map(str, sys.version_info[:3]))
+        sys.exit(f"Python 3.11, 3.12 or 3.13 is needed, this is {found}: try make PYTHON=python3.13")
+    wanted = requirements((ROOT / "poetry.lock").read_text(encoding="utf-8"), groups | {"main"})
+    digest = hashlib.sha256(wanted.encode()).hexdigest()
+    stamp = VENV / f"installed-{'-'.join(sorted(groups)) or 'main'}"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+        return
+    if not (VENV / "bin" / "python").exists():
+        print(f"making a virtual environment in {VENV.name}", flush=True)
+        try:
+            venv.create(VENV, with_pip=True)
+        except subprocess.CalledProcessError:
+            sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
+    listing = VENV / "requirements.txt"
+    listing.write_text(wanted, encoding="utf-8")
+    print(f"installing {wanted.count('==')} locked packages: {' '.join(sorted(groups | {'main'}))}", flush=True)
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+    done = subprocess.run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(listing)])
+    if done.returncode:
+        sys.exit("pip could not install the packages; its last lines say why")
+    stamp.write_text(digest, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(set(sys.argv[1:]))
