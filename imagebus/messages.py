@@ -1,0 +1,379 @@
+"""What is on the wire: envelopes, requests and replies as bytes and headers.
+
+A request carries pixels (`imagebus.formats` reads them) under a request id and a SHA-256. A reply is
+JSON that a person can read in any console consumer, under the same key and `correlation_id`:
+
+    {"id": "…", "sha256": "…", "model": {"name": …, "version": …, "sha256": …},
+     "predictions": [{"label": "Sneaker", "probability": 0.981, "top": [["Sneaker", 0.981], …]}, …]}
+    {"id": "…", "sha256": "…", "error": {"code": "HASH_MISMATCH", "message": "…", "retryable": false}}
+
+A request in Open Inference Protocol V2 JSON is answered in V2 JSON. Nothing here knows which bus
+carries the messages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from imagebus.errors import BadMessage
+
+Images = npt.NDArray[np.uint8]  # (N, 28, 28), grey levels 0-255
+Probabilities = npt.NDArray[np.float32]  # (N, number of labels), rows sum to 1
+
+RAW = "application/octet-stream"
+PNG = "image/png"
+JPEG = "image/jpeg"
+V2_JSON = "application/json"
+
+TOP = 3  # labels listed for each image unless the request's `top` header asks for another number
+MAX_HEADERS = 100  # headers looked at in one message; a request of this project carries seven
+MAX_HEADER_BYTES = 1024  # longer header values are treated as absent
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class ErrorCode(StrEnum):
+    """The fixed words an error reply or a dead letter gives as its reason."""
+
+    NO_ID = "NO_ID"
+    BAD_ID = "BAD_ID"
+    EMPTY = "EMPTY"
+    TOO_LARGE = "TOO_LARGE"
+    FORMAT = "FORMAT"
+    WRONG_TYPE = "WRONG_TYPE"
+    HASH_MISMATCH = "HASH_MISMATCH"
+    SHAPE = "SHAPE"
+    DTYPE = "DTYPE"
+    COUNT = "COUNT"
+    VALUES = "VALUES"
+    JSON = "JSON"
+    BAD_IMAGE = "BAD_IMAGE"
+    PIXELS_MAX = "PIXELS_MAX"
+    REPLY_TO = "REPLY_TO"
+    EXPIRED = "EXPIRED"
+    MODEL = "MODEL"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message on the bus. `receipt` is the transport's private handle on a received one."""
+
+    topic: str
+    value: bytes
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    receipt: Any = None
+
+    def header(self, name: str) -> str | None:
+        """The text of the first header called `name`; None when absent, too long or not UTF-8."""
+        for header, value in self.headers[:MAX_HEADERS]:
+            if header == name and value is not None and len(value) <= MAX_HEADER_BYTES:
+                try:
+                    return value.decode()
+                except UnicodeDecodeError:
+                    return None
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which model answered: its name, version and the SHA-256 (hex) of its file."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What must be known of a request to answer it at all."""
+
+    id: str
+    sha256: str  # hex digest of the value as it arrived
+    content_type: str = RAW
+    claimed_sha256: str | None = None  # what the sender says it is
+    key: bytes | None = None
+    reply_to: str | None = None
+    deadline: int | None = None  # Unix time in milliseconds
+    top: int = TOP
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One image's answer: the likeliest label, its probability, and the likeliest few in order."""
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one request, as its caller sees it. `round_trip` is in seconds."""
+
+    id: str
+    sha256: str
+    model: Model
+    predictions: tuple[Prediction, ...]
+    round_trip: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """The error that answers one request."""
+
+    id: str
+    sha256: str
+    code: str
+    message: str
+    retryable: bool
+
+
+def sha256_hex(value: bytes) -> str:
+    """The SHA-256 of `value` as 64 lower-case hex digits."""
+    return hashlib.sha256(value).hexdigest()
+
+
+# --- requests ----------------------------------------------------------------------------------
+
+
+def encode_request(
+    images: Images,
+    topic: str,
+    *,
+    id: str | None = None,
+    reply_to: str | None = None,
+    deadline: int | None = None,
+    top: int = TOP,
+) -> Message:
+    """A package of images as a request message.
+
+    `images` is uint8, (N, 28, 28); `deadline` is Unix time in milliseconds, after which nobody waits
+    for the answer. Without `id` a new UUID4 is taken.
+    """
+    if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
+        raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (N, 28, 28)")
+    id = id or str(uuid.uuid4())
+    value = images.tobytes()
+    headers = [
+        ("correlation_id", id.encode()),
+        ("sha256", sha256_hex(value).encode()),
+        ("content-type", RAW.encode()),
+        ("shape", ",".join(map(str, images.shape)).encode()),
+        ("dtype", b"uint8"),
+    ]
+    if reply_to is not None:
+        headers.append(("reply_to", reply_to.encode()))
+    if deadline is not None:
+        headers.append(("deadline", str(deadline).encode()))
+    if top != TOP:
+        headers.append(("top", str(top).encode()))
+    return Message(topic, value, key=id.encode(), headers=headers)
+
+
+def read_envelope(message: Message) -> Envelope:
+    """Who asks, and where the answer goes.
+
+    Raises `BadMessage` (`NO_ID`, `BAD_ID`) when the message cannot be answered: a dead letter.
+    """
+    content_type = (message.header("content-type") or RAW).partition(";")[0].strip().lower()
+    id = _request_id(message, content_type)
+    if not _ID.fullmatch(id):
+        raise BadMessage(ErrorCode.BAD_ID, "the request id is not 1 to 64 of A-Z a-z 0-9 . _ -")
+    return Envelope(
+        id=id,
+        sha256=sha256_hex(message.value),
+        content_type=content_type,
+        claimed_sha256=message.header("sha256"),
+        key=message.key,
+        reply_to=message.header("reply_to"),
+        deadline=_integer(message.header("deadline")),
+        top=_integer(message.header("top")) or TOP,
+        traceparent=message.header("traceparent"),
+    )
+
+
+def check_envelope(envelope: Envelope, message: Message, *, reply_topics: Sequence[str]) -> None:
+    """Refuse what is not a request, not whole, too late, or to be answered elsewhere.
+
+    Raises `BadMessage` (`WRONG_TYPE`, `EMPTY`, `HASH_MISMATCH`, `REPLY_TO`, `EXPIRED`); the pixels
+    have not been looked at.
+    """
+    if envelope.reply_to is not None and envelope.reply_to not in reply_topics:
+        raise BadMessage(ErrorCode.REPLY_TO, "reply_to names a topic that this replier may not answer to")
+    if message.header("status") is not None:
+        raise BadMessage(ErrorCode.WRONG_TYPE, "this is a reply, not a request")
+    if not message.value:
+        raise BadMessage(ErrorCode.EMPTY, "the request has no value")
+    claimed = envelope.claimed_sha256
+    if claimed is not None and not hmac.compare_digest(claimed.lower().encode(), envelope.sha256.encode()):
+        raise BadMessage(ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states")
+    if envelope.deadline is not None and envelope.deadline < time.time() * 1000:
+        raise BadMessage(ErrorCode.EXPIRED, "the deadline passed before the request was served")
+
+
+def _request_id(message: Message, content_type: str) -> str:
+    """`correlation_id`, else the key, else the V2 body's `id`."""
+    id = message.header("correlation_id")
+    if id is None and message.key:
+        id = message.key[: MAX_HEADER_BYTES + 1].decode(errors="replace")
+    if id is None and content_type == V2_JSON:
+        try:
+            body = orjson.loads(message.value)
+        except orjson.JSONDecodeError:
+            body = None
+        found = body.get("id") if isinstance(body, dict) else None
+        id = found if isinstance(found, str) else None
+    if id is None:
+        raise BadMessage(ErrorCode.NO_ID, "no correlation_id header, no key and no id in the body")
+    return id
+
+
+def _integer(text: str | None) -> int | None:
+    """A decimal number of at most 18 digits, so that no header can make a huge one."""
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+# --- replies -----------------------------------------------------------------------------------
+
+
+def encode_reply(
+    envelope: Envelope, topic: str, model: Model, labels: Sequence[str], probabilities: Probabilities
+) -> Message:
+    """The predictions for one request, as its reply message; `probabilities` is (N, len(labels))."""
+    if envelope.content_type == V2_JSON:
+        body = _v2_body(envelope, model, labels, probabilities)
+    else:
+        body = {
+            "id": envelope.id,
+            "sha256": envelope.sha256,
+            "model": model,
+            "predictions": _predictions(labels, probabilities, envelope.top),
+        }
+    return _reply(envelope, topic, b"ok", orjson.dumps(body))
+
+
+def encode_error(envelope: Envelope, topic: str, error: BadMessage, *, retryable: bool = False) -> Message:
+    """The error that answers one request, as its reply message."""
+    if envelope.content_type == V2_JSON:
+        body: dict[str, Any] = {"error": f"{error.code}: {error}", "id": envelope.id}
+    else:
+        body = {
+            "id": envelope.id,
+            "sha256": envelope.sha256,
+            "error": {"code": error.code, "message": str(error), "retryable": retryable},
+        }
+    return _reply(envelope, topic, b"error", orjson.dumps(body))
+
+
+def decode_reply(message: Message) -> Reply | ErrorReply:
+    """Read a reply of this project's own JSON.
+
+    Raises `BadMessage` (`JSON`) when it is not one: forged, cut off, or another program's.
+    """
+    try:
+        body = orjson.loads(message.value)
+        id, digest = body["id"], body["sha256"]
+        if "error" in body:
+            error = body["error"]
+            error_reply = ErrorReply(id, digest, error["code"], error["message"], error["retryable"])
+            _check_types(error_reply)
+            return error_reply
+        model = Model(body["model"]["name"], body["model"]["version"], body["model"]["sha256"])
+        predictions = tuple(
+            Prediction(each["label"], each["probability"], tuple((label, p) for label, p in each["top"]))
+            for each in body["predictions"]
+        )
+        reply = Reply(id, digest, model, predictions)
+        _check_types(reply)
+        return reply
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise BadMessage(ErrorCode.JSON, "not a reply of this project") from error
+
+
+def dead_letter(message: Message, topic: str, error: BadMessage) -> Message:
+    """What cannot be answered, kept for a person to look at: the bytes as they came, and why."""
+    headers = [
+        *message.headers[:MAX_HEADERS],
+        ("dlt-reason", error.code.encode()),
+        ("dlt-message", str(error).encode()),
+        ("dlt-origin", message.topic.encode()),
+    ]
+    return Message(topic, message.value, key=message.key, headers=headers)
+
+
+def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Message:
+    headers = [
+        ("correlation_id", envelope.id.encode()),
+        ("status", status),
+        ("sha256", envelope.sha256.encode()),
+        ("content-type", V2_JSON.encode()),
+    ]
+    if envelope.traceparent is not None:
+        headers.append(("traceparent", envelope.traceparent.encode()))
+    return Message(topic, value, key=envelope.key or envelope.id.encode(), headers=headers)
+
+
+def _predictions(labels: Sequence[str], probabilities: Probabilities, top: int) -> list[dict[str, Any]]:
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    # Four digits are what a person reads; float64 so that they print as four digits.
+    sorted_ = np.take_along_axis(probabilities, order, axis=1).astype(np.float64).round(4).tolist()
+    predictions = []
+    for indices, values in zip(order.tolist(), sorted_, strict=True):
+        ranked = [(labels[index], value) for index, value in zip(indices, values, strict=True)]
+        predictions.append({"label": ranked[0][0], "probability": ranked[0][1], "top": ranked})
+    return predictions
+
+
+def _v2_body(
+    envelope: Envelope, model: Model, labels: Sequence[str], probabilities: Probabilities
+) -> dict[str, Any]:
+    count, classes = probabilities.shape
+    return {
+        "model_name": model.name,
+        "model_version": model.version,
+        "id": envelope.id,
+        "outputs": [
+            {
+                "name": "probabilities",
+                "datatype": "FP32",
+                "shape": [count, classes],
+                "data": probabilities.astype(np.float64).round(6).ravel().tolist(),
+            },
+            {
+                "name": "labels",
+                "datatype": "BYTES",
+                "shape": [count],
+                "data": [labels[index] for index in probabilities.argmax(axis=1)],
+            },
+        ],
+    }
+
+
+def _check_types(reply: Reply | ErrorReply) -> None:
+    """Dataclasses do not check their fields, and a reply may come from anyone."""
+    texts: list[object] = [reply.id, reply.sha256]
+    numbers: list[object] = []
+    if isinstance(reply, ErrorReply):
+        texts += [reply.code, reply.message]
+    else:
+        texts += [reply.model.name, reply.model.version, reply.model.sha256]
+        for prediction in reply.predictions:
+            texts += [prediction.label, *(label for label, _ in prediction.top)]
+            numbers += [prediction.probability, *(p for _, p in prediction.top)]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is not a string")
+    if not all(isinstance(number, (int, float)) and 0 <= number <= 1 for number in numbers):
+        raise ValueError("a probability is not a number from 0 to 1")
