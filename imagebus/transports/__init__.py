@@ -1,0 +1,24 @@
+"""One seam, one file per bus. `connect` picks the bus by its `-c` name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagebus.config import read_settings
+from imagebus.errors import ConfigError
+from imagebus.transports.base import Transport
+
+CLOUDS = ("kafka",)  # the names that `-c` takes
+
+
+def connect(cloud: str, config: str | Path, *, topics: Sequence[str] = (), partitions: int = 6) -> Transport:
+    """Read the config file, connect, and create the missing ones of `topics`.
+
+    Raises `ConfigError` or `TransportError`, so that what is wrong is known before the first message.
+    """
+    if cloud == "kafka":
+        from imagebus.transports.kafka import KafkaTransport  # 80 ms that `--help` need not wait for
+
+        return KafkaTransport(read_settings(config), topics=topics, partitions=partitions)
+    raise ConfigError(f"-c {cloud}: expected one of {', '.join(CLOUDS)}")
