@@ -1,0 +1,33 @@
+"""Dynamic batching: serve what is waiting, and wait for more only when asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+IDLE_SECONDS = 0.2  # how long an empty bus is listened to before the caller may look at other things
+
+
+def fill(
+    receive: Callable[[int, float], list[Item]],
+    max_batch_size: int,
+    max_wait: float,
+    *,
+    idle: float = IDLE_SECONDS,
+) -> list[Item]:
+    """One batch of 1 to `max_batch_size` items, or an empty list when nothing came within `idle` s.
+
+    The first item is waited for; what is there by then comes along at once. With `max_wait` above 0
+    (seconds, counted from the first item) a batch that is not full waits for more: larger batches for
+    later answers.
+    """
+    batch = receive(max_batch_size, idle)
+    if not batch or max_wait <= 0:
+        return batch
+    deadline = time.monotonic() + max_wait
+    while len(batch) < max_batch_size and (left := deadline - time.monotonic()) > 0:
+        batch += receive(max_batch_size - len(batch), left)
+    return batch

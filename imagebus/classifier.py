@@ -1,0 +1,135 @@
+"""An ONNX model file as `predict(images) -> probabilities`.
+
+The files that `CNNFashion.save()` writes describe themselves: uint8 (N, 28, 28) in, probabilities out,
+name, version and labels in the ONNX metadata. Files made elsewhere are served too when their shapes fit:
+float32 input as (N, 28, 28), (N, 28, 28, 1), (N, 1, 28, 28) or (N, 784) gets grey levels divided by 255,
+and an output whose rows are no probabilities goes through a softmax.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+import orjson
+
+from imagebus.errors import ModelError
+from imagebus.messages import Images, Model, Probabilities
+
+# Larger batches cost memory (60 MB from 150 to 500 images) and gain next to nothing.
+MAX_IMAGES_PER_RUN = 160
+_PROBE = 2  # images predicted at start: the shapes are checked and the kernels are warm
+_INPUT_SHAPES = ((28, 28), (28, 28, 1), (1, 28, 28), (784,))
+
+
+class Classifier(Protocol):
+    """What the worker needs of a model, whichever runtime it runs in."""
+
+    model: Model
+    labels: tuple[str, ...]
+
+    def predict(self, images: Images) -> Probabilities:
+        """Probabilities, float32 (N, len(labels)), of uint8 images (N, 28, 28)."""
+        ...
+
+
+class OnnxClassifier:
+    """A model file run by ONNX Runtime.
+
+    `threads` are ONNX Runtime's own (0: one for each core). `labels` names the classes of a file that
+    does not name them itself. Raises `ModelError`, one line with the file's name, when the file is
+    missing, is no ONNX model, or does not classify 28x28 images.
+    """
+
+    def __init__(self, path: str | Path, *, labels: Sequence[str] = (), threads: int = 0) -> None:
+        path = Path(path)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors: a warning about a model is for whoever exports it
+        # Spinning threads cost tail latency beside the bus client's threads, and gain no throughput.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            content = path.read_bytes()
+            # From bytes: the digest is of what runs, and weights outside the file are not found.
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except OSError as error:
+            raise ModelError(f"{path}: {error.strerror}; --model names the ONNX file") from None
+        except Exception as error:  # ONNX Runtime raises classes of its own, with no common root
+            raise ModelError(f"{path}: not a model that ONNX Runtime loads: {_first_line(error)}") from None
+
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.labels = tuple(labels) or tuple(_stated_labels(metadata))
+        self.model = Model(
+            name=metadata.get("name", path.stem),
+            version=metadata.get("version", "0"),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        self._input, self._shape, self._dtype = self._read_input(path)
+        self._finish: Callable[[Any], Probabilities] = lambda output: output
+        self._check_output(path)
+
+    def predict(self, images: Images) -> Probabilities:
+        """Probabilities, float32 (N, len(labels)), of uint8 images (N, 28, 28).
+
+        Raises `ModelError` when the model fails on them.
+        """
+        if len(images) <= MAX_IMAGES_PER_RUN:
+            return self._run(images)
+        runs = range(0, len(images), MAX_IMAGES_PER_RUN)
+        return np.concatenate([self._run(images[start : start + MAX_IMAGES_PER_RUN]) for start in runs])
+
+    def _run(self, images: Images) -> Probabilities:
+        values: Any = images.reshape(len(images), *self._shape)
+        if self._dtype == np.float32:
+            values = values.astype(np.float32) / 255
+        try:
+            return self._finish(self._session.run(None, {self._input: values})[0])
+        except Exception as error:
+            raise ModelError(f"the model failed on {len(images)} images: {_first_line(error)}") from error
+
+    def _read_input(self, path: Path) -> tuple[str, tuple[int, ...], type[np.uint8 | np.float32]]:
+        inputs = self._session.get_inputs()
+        shape = tuple(inputs[0].shape[1:]) if inputs[0].shape else ()
+        dtypes: dict[str, type[np.uint8 | np.float32]] = {
+            "tensor(uint8)": np.uint8,
+            "tensor(float)": np.float32,
+        }
+        if len(inputs) != 1 or shape not in _INPUT_SHAPES or inputs[0].type not in dtypes:
+            found = ", ".join(f"{each.type} {each.shape}" for each in inputs)
+            raise ModelError(f"{path}: its input is {found}; expected uint8 or float (N, 28, 28)")
+        return inputs[0].name, shape, dtypes[inputs[0].type]
+
+    def _check_output(self, path: Path) -> None:
+        """One prediction at start: errors are found now, and the first request meets warm kernels."""
+        output = self._run(np.zeros((_PROBE, 28, 28), np.uint8))
+        if output.ndim != 2 or output.shape[0] != _PROBE or output.dtype != np.float32:
+            raise ModelError(f"{path}: its output is {output.dtype} {output.shape}, expected float32 (N, classes)")
+        classes = output.shape[1]
+        if not self.labels:
+            raise ModelError(f"{path}: it does not name its {classes} classes; --labels does")
+        if len(self.labels) != classes:
+            raise ModelError(f"{path}: it has {classes} classes, but {len(self.labels)} labels are given")
+        if not (np.all(output >= 0) and np.allclose(output.sum(axis=1), 1, atol=1e-3)):
+            self._finish = _softmax
+
+
+def _softmax(logits: Probabilities) -> Probabilities:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _stated_labels(metadata: dict[str, str]) -> list[str]:
+    try:
+        labels = orjson.loads(metadata.get("labels", "[]"))
+    except orjson.JSONDecodeError:
+        return []
+    return [str(label) for label in labels] if isinstance(labels, list) else []
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
