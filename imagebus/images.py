@@ -1,0 +1,84 @@
+"""Images to send: the shipped sample, an `.npz` file, or a folder of pictures."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imagebus.errors import BadMessage, ConfigError
+from imagebus.formats import read_picture
+from imagebus.messages import Images
+
+SAMPLE = Path(__file__).parent.parent / "samples" / "fashion-mnist-1000.npz"
+_PICTURES = {".png", ".jpg", ".jpeg"}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, uint8 (N, 28, 28), and the true label of each where it is known."""
+
+    images: Images
+    truths: tuple[str, ...] | None = None
+
+    def package(self, number: int, size: int) -> tuple[Images, tuple[str, ...] | None]:
+        """Package `number` (from 0) of `size` images and their truths; starts over at the end."""
+        indices = np.arange(number * size, (number + 1) * size) % len(self.images)
+        truths = None if self.truths is None else tuple(self.truths[index] for index in indices)
+        return self.images[indices], truths
+
+
+def load_images(path: str | Path) -> ImageSet:
+    """Load the images at `path`. Raises `ConfigError` naming the file and what was expected.
+
+    An `.npz` file has `images`, uint8 (N, 28, 28), and may have `labels`, (N,) whole numbers, with
+    `names`, their texts. A folder has PNG or JPEG files, read by the rule of `formats.read_picture`; in
+    sub-folders they are labelled by the folder's name, as Keras's `image_dataset_from_directory` does.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.suffix == ".npz":
+        return _from_npz(path)
+    problem = "expected a folder of PNG or JPEG files, or an .npz file" if path.exists() else "no such file or folder"
+    raise ConfigError(f"--images {path}: {problem}")
+
+
+def _from_npz(path: Path) -> ImageSet:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "images" not in arrays:
+                raise ConfigError(f"--images {path}: it has no array called images, but {', '.join(arrays) or 'none'}")
+            images = arrays["images"]
+            labels = arrays["labels"] if "labels" in arrays else None
+            names = arrays["names"] if "names" in arrays else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"--images {path}: cannot be read as .npz: {error}") from None
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
+        raise ConfigError(f"--images {path}: images is {images.dtype} {images.shape}, expected uint8 (N, 28, 28)")
+    if labels is None:
+        return ImageSet(images)
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        expected = f"whole numbers ({len(images)},)"
+        raise ConfigError(f"--images {path}: labels is {labels.dtype} {labels.shape}, expected {expected}")
+    if names is None:
+        return ImageSet(images, tuple(str(label) for label in labels))
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ConfigError(f"--images {path}: labels run from {labels.min()} to {labels.max()}, names has {len(names)}")
+    return ImageSet(images, tuple(str(names[label]) for label in labels))
+
+
+def _from_folder(folder: Path) -> ImageSet:
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _PICTURES)
+    if not files:
+        raise ConfigError(f"--images {folder}: no PNG or JPEG file in it")
+    images = []
+    for file in files:
+        try:
+            images.append(read_picture(file.read_bytes()))
+        except (BadMessage, OSError) as error:
+            raise ConfigError(f"--images {file}: {error}") from None
+    labelled = all(file.parent != folder for file in files)
+    return ImageSet(np.stack(images), tuple(file.parent.name for file in files) if labelled else None)

@@ -1,0 +1,117 @@
+"""Classify the images of each request on a topic, and send the predictions back on another.
+
+    python3 replier.py -f kafka.config -t1 requests -t2 replies -c kafka
+
+Start as many as there are partitions: repliers of one group share the requests. Ctrl-C finishes the
+batch at hand, commits it and leaves the group.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import threading
+from collections.abc import Sequence
+
+from imagebus import cli
+from imagebus.classifier import Classifier, OnnxClassifier
+from imagebus.metrics import serve
+from imagebus.transports import connect
+from imagebus.worker import Worker
+
+log = logging.getLogger("replier")
+
+REPORT_SECONDS = 10.0  # between two lines of counts, while there is something to count
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", metavar="FILE", help="models/fashion.onnx, or .keras with --runtime keras")
+    model.add_argument("--runtime", choices=("onnx", "keras"), default="onnx", help="what runs the model")
+    model.add_argument("--labels", metavar="A,B,...", help="class names of a model file that does not name them")
+    model.add_argument("--threads", type=int, default=0, metavar="N", help="of ONNX Runtime; 0: one for each core")
+    serving = parser.add_argument_group("serving")
+    serving.add_argument("--group", default="repliers", metavar="NAME", help="consumer group: its members share the work")
+    serving.add_argument("--max-batch-size", type=cli.positive, default=32, metavar="N", help="requests in one batch")
+    serving.add_argument("--max-wait", type=cli.not_negative, default=0.0, metavar="MS", help="for a fuller batch")
+    serving.add_argument("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = options()
+    cli.configure_logging(verbose=args.verbose)
+
+    classifier = load_classifier(args)
+    dead_letter_topic = f"{args.requests}.dlt"
+    topics = (args.requests, args.replies, dead_letter_topic)
+    with connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as transport:
+        worker = Worker(
+            transport,
+            classifier,
+            replies=args.replies,
+            dead_letter_topic=dead_letter_topic,
+            max_batch_size=args.max_batch_size,
+            max_wait=args.max_wait / 1000,
+        )
+        stopped = threading.Event()
+        cli.on_stop_signal(worker.stop)
+        if args.metrics_port is not None:
+            serve(worker.metrics, args.metrics_port)
+        transport.subscribe(args.requests, args.group, on_assigned=Announcer(classifier, args.requests, args.group))
+        threading.Thread(target=report, args=(worker, stopped), daemon=True).start()
+        try:
+            worker.run()
+        finally:
+            stopped.set()
+    log.info("stopped: %s", worker.metrics)
+    return 0
+
+
+def load_classifier(args: argparse.Namespace) -> Classifier:
+    if args.runtime == "keras":
+        from cnn_minst import KerasClassifier  # TensorFlow: only for those who ask for it
+
+        return KerasClassifier(args.model or "models/fashion.keras")
+    labels = args.labels.split(",") if args.labels else ()
+    return OnnxClassifier(args.model or "models/fashion.onnx", labels=labels, threads=args.threads)
+
+
+class Announcer:
+    """Says once that the replier is ready, and from then on which partitions it has."""
+
+    def __init__(self, classifier: Classifier, topic: str, group: str) -> None:
+        self._model = classifier.model
+        self._where = f"{topic} as group {group}"
+        self._ready = False
+
+    def __call__(self, partitions: Sequence[int]) -> None:
+        listed = ", ".join(map(str, partitions)) or "none"
+        if self._ready:
+            log.info("partitions now: %s", listed)
+            return
+        self._ready = True
+        model = self._model
+        log.info(
+            "ready: model %s %s (sha256 %s), reading %s, partitions %s",
+            model.name,
+            model.version,
+            model.sha256[:12],
+            self._where,
+            listed,
+        )
+
+
+def report(worker: Worker, stopped: threading.Event) -> None:
+    """A line of counts now and then, when they have changed."""
+    last = str(worker.metrics)
+    while not stopped.wait(REPORT_SECONDS):
+        now = str(worker.metrics)
+        if now != last:
+            log.info(now)
+        last = now
+
+
+if __name__ == "__main__":
+    cli.run(main)

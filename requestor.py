@@ -1,0 +1,180 @@
+"""Send packages of images on a timer, and print the predictions that come back.
+
+    python3 requestor.py -f kafka.config -t1 requests -t2 replies -c kafka
+
+Each package travels with its SHA-256 under an id of its own. Ctrl-C ends it with the summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import queue
+import statistics
+import sys
+import time
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field, replace
+
+from imagebus import cli
+from imagebus.client import Client
+from imagebus.errors import RequestTimeout
+from imagebus.images import SAMPLE, load_images
+from imagebus.messages import Reply
+from imagebus.transports import connect
+
+WAITING_SECONDS = 2.0  # a replier answers in milliseconds, so after this there is probably none
+LISTEN_SECONDS = 0.5  # between two looks at the clock while nothing comes
+MAX_OPEN = 1000  # packages sent and unanswered, however short the interval
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    what = parser.add_argument_group("packages")
+    what.add_argument("--images", metavar="PATH", help="folder of PNG/JPEG, or .npz; else the shipped sample")
+    what.add_argument("--batch-size", type=cli.positive, default=5, metavar="N", help="images in one package")
+    what.add_argument("--interval", type=cli.not_negative, default=1.0, metavar="S", help="seconds between packages")
+    what.add_argument("--count", type=int, default=0, metavar="N", help="packages to send; 0: until Ctrl-C")
+    what.add_argument("--timeout", type=cli.not_negative, default=30.0, metavar="S", help="seconds until a package is lost")
+    out = parser.add_argument_group("output")
+    out.add_argument("--top", type=cli.positive, default=1, metavar="N", help="labels printed for each image")
+    out.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package on its way: what was asked, what is true, and the future of its reply."""
+
+    number: int
+    truths: tuple[str, ...] | None
+    reply: Future[Reply]
+
+
+@dataclass
+class Summary:
+    """What became of all packages."""
+
+    sent: int = 0
+    failed: int = 0
+    lost: int = 0
+    right: int = 0
+    judged: int = 0  # images whose truth is known
+    round_trips: list[float] = field(default_factory=list)  # seconds, of the answered packages
+
+    @property
+    def answered(self) -> int:
+        return len(self.round_trips)
+
+    @property
+    def open(self) -> int:
+        return self.sent - self.answered - self.failed - self.lost
+
+    def __str__(self) -> str:
+        counts = f"sent {self.sent}, answered {self.answered}, failed {self.failed}, lost {self.lost}"
+        lines = [f"{counts}, open {self.open}" if self.open else counts]
+        if self.judged:
+            lines.append(f"accuracy {self.right / self.judged:.1%} of {self.judged} images")
+        if self.answered > 1:
+            percentiles = statistics.quantiles(self.round_trips, n=100, method="inclusive")
+            lines.append(f"round trip p50 {percentiles[49] * 1000:.1f} ms, p99 {percentiles[98] * 1000:.1f} ms")
+        return "\n".join(lines)
+
+
+def main() -> int:
+    args = options()
+    cli.configure_logging(verbose=args.verbose)
+    show = as_json if args.json else as_text
+
+    image_set = load_images(args.images or SAMPLE)
+    topics = (args.requests, args.replies)
+    transport = connect(args.cloud, args.config, topics=topics, partitions=args.partitions)
+    summary = Summary()
+    finished: queue.SimpleQueue[Package | None] = queue.SimpleQueue()  # None: stop
+    with Client(transport, requests=args.requests, replies=args.replies, timeout=args.timeout) as client:
+        cli.on_stop_signal(lambda: finished.put(None))
+        started = next_send = time.monotonic()
+        last = args.count or math.inf
+        waiting_said = False
+        while summary.sent < last or summary.open:
+            now = time.monotonic()
+            if summary.sent < last and now >= next_send and summary.open < MAX_OPEN:
+                images, truths = image_set.package(summary.sent, args.batch_size)
+                summary.sent += 1
+                package = Package(summary.sent, truths, client.submit(images, top=args.top))
+                package.reply.add_done_callback(lambda _, package=package: finished.put(package))
+                next_send += args.interval
+                continue
+            if not waiting_said and summary.open == summary.sent and now - started > WAITING_SECONDS:
+                print(f"waiting for a replier on topic {args.requests}", file=sys.stderr, flush=True)
+                waiting_said = True
+            try:
+                done = finished.get(timeout=min(LISTEN_SECONDS, max(0.0, next_send - now) or LISTEN_SECONDS))
+            except queue.Empty:
+                continue
+            if done is None:
+                break
+            judge(done, summary)
+            print(show(done, args.top), flush=True)
+    print(summary, file=sys.stderr if args.json else sys.stdout)
+    return 0 if not summary.failed and not summary.lost else cli.EXIT_FAILED
+
+
+def judge(package: Package, summary: Summary) -> None:
+    """Count one package's outcome."""
+    error = package.reply.exception()
+    if isinstance(error, RequestTimeout):
+        summary.lost += 1
+    elif error is not None:
+        summary.failed += 1
+    else:
+        reply = package.reply.result()
+        summary.round_trips.append(reply.round_trip)
+        if package.truths is not None:
+            summary.judged += len(package.truths)
+            pairs = zip(reply.predictions, package.truths, strict=True)
+            summary.right += sum(prediction.label == truth for prediction, truth in pairs)
+
+
+def as_text(package: Package, top: int) -> str:
+    """A line for the package and one for each of its images."""
+    error = package.reply.exception()
+    if error is not None:
+        what = "lost" if isinstance(error, RequestTimeout) else "failed"
+        return f"package {package.number}  {what}: {error}"
+    reply = package.reply.result()
+    lines = [f"package {package.number}  {reply.round_trip * 1000:.1f} ms  sha256 {reply.sha256[:12]}"]
+    for number, prediction in enumerate(reply.predictions):
+        ranked = "  ".join(f"{printable(label):<11} {p:>6.1%}" for label, p in prediction.top[:top])
+        truth = package.truths[number] if package.truths else None
+        verdict = "" if truth is None else f"  {'right' if truth == prediction.label else f'wrong: {truth}'}"
+        lines.append(f"  {ranked}{verdict}")
+    return "\n".join(lines)
+
+
+def as_json(package: Package, top: int) -> str:
+    """One JSON object on one line."""
+    error = package.reply.exception()
+    shown: dict[str, object] = {"package": package.number, "truths": package.truths}
+    if error is not None:
+        shown |= {"error": str(error), "lost": isinstance(error, RequestTimeout)}
+    else:
+        reply = package.reply.result()
+        shown |= {
+            "id": reply.id,
+            "sha256": reply.sha256,
+            "round_trip_ms": round(reply.round_trip * 1000, 3),
+            "model": asdict(reply.model),
+            "predictions": [asdict(replace(each, top=each.top[:top])) for each in reply.predictions],
+        }
+    return json.dumps(shown)
+
+
+def printable(label: str) -> str:
+    """A label as it may be shown on a terminal: control characters escaped."""
+    return label if label.isprintable() else label.encode("unicode_escape").decode()
+
+
+if __name__ == "__main__":
+    cli.run(main)
