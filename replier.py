@@ -29,13 +29,25 @@ def options() -> argparse.Namespace:
     model = parser.add_argument_group("model")
     model.add_argument("--model", metavar="FILE", help="models/fashion.onnx, or .keras with --runtime keras")
     model.add_argument("--runtime", choices=("onnx", "keras"), default="onnx", help="what runs the model")
-    model.add_argument("--labels", metavar="A,B,...", help="class names of a model file that does not name them")
-    model.add_argument("--threads", type=int, default=0, metavar="N", help="of ONNX Runtime; 0: one for each core")
+    model.add_argument(
+        "--labels", metavar="A,B,...", help="class names of a model file that does not name them"
+    )
+    model.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="of ONNX Runtime; 0: one for each core"
+    )
     serving = parser.add_argument_group("serving")
-    serving.add_argument("--group", default="repliers", metavar="NAME", help="consumer group: its members share the work")
-    serving.add_argument("--max-batch-size", type=cli.positive, default=32, metavar="N", help="requests in one batch")
-    serving.add_argument("--max-wait", type=cli.not_negative, default=0.0, metavar="MS", help="for a fuller batch")
-    serving.add_argument("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1")
+    serving.add_argument(
+        "--group", default="repliers", metavar="NAME", help="consumer group: its members share the work"
+    )
+    serving.add_argument(
+        "--max-batch-size", type=cli.positive, default=32, metavar="N", help="requests in one batch"
+    )
+    serving.add_argument(
+        "--max-wait", type=cli.not_negative, default=0.0, metavar="MS", help="for a fuller batch"
+    )
+    serving.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1"
+    )
     return parser.parse_args()
 
 
@@ -59,7 +71,9 @@ def main() -> int:
         cli.on_stop_signal(worker.stop)
         if args.metrics_port is not None:
             serve(worker.metrics, args.metrics_port)
-        transport.subscribe(args.requests, args.group, on_assigned=Announcer(classifier, args.requests, args.group))
+        transport.subscribe(
+            args.requests, args.group, on_assigned=Announcer(classifier, args.requests, args.group)
+        )
         threading.Thread(target=report, args=(worker, stopped), daemon=True).start()
         try:
             worker.run()

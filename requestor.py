@@ -16,6 +16,7 @@ import sys
 import time
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 from imagebus import cli
 from imagebus.client import Client
@@ -34,9 +35,13 @@ def options() -> argparse.Namespace:
     what = parser.add_argument_group("packages")
     what.add_argument("--images", metavar="PATH", help="folder of PNG/JPEG, or .npz; else the shipped sample")
     what.add_argument("--batch-size", type=cli.positive, default=5, metavar="N", help="images in one package")
-    what.add_argument("--interval", type=cli.not_negative, default=1.0, metavar="S", help="seconds between packages")
+    what.add_argument(
+        "--interval", type=cli.not_negative, default=1.0, metavar="S", help="seconds between packages"
+    )
     what.add_argument("--count", type=int, default=0, metavar="N", help="packages to send; 0: until Ctrl-C")
-    what.add_argument("--timeout", type=cli.not_negative, default=30.0, metavar="S", help="seconds until a package is lost")
+    what.add_argument(
+        "--timeout", type=cli.not_negative, default=30.0, metavar="S", help="seconds until a package is lost"
+    )
     out = parser.add_argument_group("output")
     out.add_argument("--top", type=cli.positive, default=1, metavar="N", help="labels printed for each image")
     out.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -78,7 +83,9 @@ class Summary:
             lines.append(f"accuracy {self.right / self.judged:.1%} of {self.judged} images")
         if self.answered > 1:
             percentiles = statistics.quantiles(self.round_trips, n=100, method="inclusive")
-            lines.append(f"round trip p50 {percentiles[49] * 1000:.1f} ms, p99 {percentiles[98] * 1000:.1f} ms")
+            lines.append(
+                f"round trip p50 {percentiles[49] * 1000:.1f} ms, p99 {percentiles[98] * 1000:.1f} ms"
+            )
         return "\n".join(lines)
 
 
@@ -103,7 +110,7 @@ def main() -> int:
                 images, truths = image_set.package(summary.sent, args.batch_size)
                 summary.sent += 1
                 package = Package(summary.sent, truths, client.submit(images, top=args.top))
-                package.reply.add_done_callback(lambda _, package=package: finished.put(package))
+                package.reply.add_done_callback(partial(announce, finished, package))
                 next_send += args.interval
                 continue
             if not waiting_said and summary.open == summary.sent and now - started > WAITING_SECONDS:
@@ -119,6 +126,11 @@ def main() -> int:
             print(show(done, args.top), flush=True)
     print(summary, file=sys.stderr if args.json else sys.stdout)
     return 0 if not summary.failed and not summary.lost else cli.EXIT_FAILED
+
+
+def announce(finished: queue.SimpleQueue[Package | None], package: Package, _: Future[Reply]) -> None:
+    """Hand a package with an outcome from the client's thread to the loop that prints it."""
+    finished.put(package)
 
 
 def judge(package: Package, summary: Summary) -> None:

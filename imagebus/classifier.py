@@ -107,7 +107,9 @@ class OnnxClassifier:
         """One prediction at start: errors are found now, and the first request meets warm kernels."""
         output = self._run(np.zeros((_PROBE, 28, 28), np.uint8))
         if output.ndim != 2 or output.shape[0] != _PROBE or output.dtype != np.float32:
-            raise ModelError(f"{path}: its output is {output.dtype} {output.shape}, expected float32 (N, classes)")
+            raise ModelError(
+                f"{path}: its output is {output.dtype} {output.shape}, expected float32 (N, classes)"
+            )
         classes = output.shape[1]
         if not self.labels:
             raise ModelError(f"{path}: it does not name its {classes} classes; --labels does")

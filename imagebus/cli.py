@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from imagebus.errors import ConfigError, ImageBusError
@@ -20,13 +21,20 @@ EXIT_USAGE = 2  # as argparse's own: a flag, a file or a setting is wrong
 def parser(description: str | None) -> argparse.ArgumentParser:
     """An argument parser with the options that both scripts have."""
     options = argparse.ArgumentParser(
-        description=(description or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=(description or "").partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     bus = options.add_argument_group("bus")
-    bus.add_argument("-f", dest="config", metavar="FILE", default="kafka.config", help="config file of the cluster")
-    bus.add_argument("-t1", dest="requests", metavar="TOPIC", default="requests", help="topic of the requests")
+    bus.add_argument(
+        "-f", dest="config", metavar="FILE", default="kafka.config", help="config file of the cluster"
+    )
+    bus.add_argument(
+        "-t1", dest="requests", metavar="TOPIC", default="requests", help="topic of the requests"
+    )
     bus.add_argument("-t2", dest="replies", metavar="TOPIC", default="replies", help="topic of the replies")
-    bus.add_argument("-c", dest="cloud", choices=CLOUDS, default="kafka", help="which kind of bus the config file names")
+    bus.add_argument(
+        "-c", dest="cloud", choices=CLOUDS, default="kafka", help="which kind of bus the config file names"
+    )
     bus.add_argument("--partitions", type=positive, default=6, metavar="N", help="of topics that are created")
     options.add_argument("--verbose", action="store_true", help="log each message")
     return options
@@ -50,7 +58,9 @@ def not_negative(text: str) -> float:
 
 def configure_logging(*, verbose: bool) -> None:
     """Log to stderr, one line each; the bus client's own log only from warnings on."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.DEBUG if verbose else logging.INFO)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.DEBUG if verbose else logging.INFO
+    )
     # Most lines of librdkafka repeat what is already reported as an error, in its own words.
     logging.getLogger("imagebus.transports.kafka.driver").setLevel(logging.CRITICAL)
     logging.getLogger("PIL").setLevel(logging.WARNING)
@@ -85,5 +95,5 @@ def run(main: Callable[[], int]) -> None:
 
 
 def _say(error: ImageBusError, code: int) -> int:
-    print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
     return code

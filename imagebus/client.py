@@ -41,7 +41,12 @@ class Client:
     """
 
     def __init__(
-        self, transport: Transport, *, requests: str = "requests", replies: str = "replies", timeout: float = 30.0
+        self,
+        transport: Transport,
+        *,
+        requests: str = "requests",
+        replies: str = "replies",
+        timeout: float = 30.0,
     ) -> None:
         self.ignored: Counter[str] = Counter()
         self._transport = transport
@@ -88,7 +93,9 @@ class Client:
             raise
         return future
 
-    def predict(self, images: Images, *, timeout: float | None = None, top: int = TOP) -> tuple[Prediction, ...]:
+    def predict(
+        self, images: Images, *, timeout: float | None = None, top: int = TOP
+    ) -> tuple[Prediction, ...]:
         """The predictions for uint8 images (N, 28, 28), one for each image; raises as `submit` does."""
         return self.submit(images, timeout=timeout, top=top).result().predictions
 

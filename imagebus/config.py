@@ -38,20 +38,20 @@ class Settings(Mapping[str, str]):
     """The settings of one file, in its order; `where(key)` is the place of a key, for messages."""
 
     path: Path
-    values: Mapping[str, str]
+    entries: Mapping[str, str]
     lines: Mapping[str, int]
 
     def __getitem__(self, key: str) -> str:
-        return self.values[key]
+        return self.entries[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.entries)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.entries)
 
     def __repr__(self) -> str:
-        return f"Settings({self.path}, keys={sorted(self.values)})"  # never the values: passwords
+        return f"Settings({self.path}, keys={sorted(self.entries)})"  # never the values: passwords
 
     def where(self, key: str) -> str:
         """`file:line` of a key; the file alone for one that is not in it."""

@@ -67,7 +67,9 @@ def _grey_square(picture: Image.Image) -> Images:
         scale = SIDE / max(grey.size)
         size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
         square = Image.new("L", (SIDE, SIDE))
-        square.paste(grey.resize(size, Image.Resampling.LANCZOS), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
+        square.paste(
+            grey.resize(size, Image.Resampling.LANCZOS), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
+        )
         grey = square
     return np.array(grey, dtype=np.uint8)
 

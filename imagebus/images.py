@@ -42,7 +42,11 @@ def load_images(path: str | Path) -> ImageSet:
         return _from_folder(path)
     if path.suffix == ".npz":
         return _from_npz(path)
-    problem = "expected a folder of PNG or JPEG files, or an .npz file" if path.exists() else "no such file or folder"
+    problem = (
+        "expected a folder of PNG or JPEG files, or an .npz file"
+        if path.exists()
+        else "no such file or folder"
+    )
     raise ConfigError(f"--images {path}: {problem}")
 
 
@@ -50,14 +54,18 @@ def _from_npz(path: Path) -> ImageSet:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if "images" not in arrays:
-                raise ConfigError(f"--images {path}: it has no array called images, but {', '.join(arrays) or 'none'}")
+                raise ConfigError(
+                    f"--images {path}: it has no array called images, but {', '.join(arrays) or 'none'}"
+                )
             images = arrays["images"]
-            labels = arrays["labels"] if "labels" in arrays else None
-            names = arrays["names"] if "names" in arrays else None
+            labels = arrays.get("labels")
+            names = arrays.get("names")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"--images {path}: cannot be read as .npz: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise ConfigError(f"--images {path}: images is {images.dtype} {images.shape}, expected uint8 (N, 28, 28)")
+        raise ConfigError(
+            f"--images {path}: images is {images.dtype} {images.shape}, expected uint8 (N, 28, 28)"
+        )
     if labels is None:
         return ImageSet(images)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
@@ -66,7 +74,9 @@ def _from_npz(path: Path) -> ImageSet:
     if names is None:
         return ImageSet(images, tuple(str(label) for label in labels))
     if labels.min() < 0 or labels.max() >= len(names):
-        raise ConfigError(f"--images {path}: labels run from {labels.min()} to {labels.max()}, names has {len(names)}")
+        raise ConfigError(
+            f"--images {path}: labels run from {labels.min()} to {labels.max()}, names has {len(names)}"
+        )
     return ImageSet(images, tuple(str(names[label]) for label in labels))
 
 

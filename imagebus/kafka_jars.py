@@ -138,7 +138,9 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
     except (OSError, RuntimeError) as error:  # the network's errors are OSErrors, jgo's are RuntimeErrors
         log.debug("fetching %s failed", jar.file_name, exc_info=True)
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}; is there a network?"
-        raise BrokerError(f"{jar.file_name} could not be fetched from Maven into {folder}: {reason}") from error
+        raise BrokerError(
+            f"{jar.file_name} could not be fetched from Maven into {folder}: {reason}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -219,7 +219,9 @@ def check_envelope(envelope: Envelope, message: Message, *, reply_topics: Sequen
         raise BadMessage(ErrorCode.EMPTY, "the request has no value")
     claimed = envelope.claimed_sha256
     if claimed is not None and not hmac.compare_digest(claimed.lower().encode(), envelope.sha256.encode()):
-        raise BadMessage(ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states")
+        raise BadMessage(
+            ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states"
+        )
     if envelope.deadline is not None and envelope.deadline < time.time() * 1000:
         raise BadMessage(ErrorCode.EXPIRED, "the deadline passed before the request was served")
 

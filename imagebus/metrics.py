@@ -74,7 +74,9 @@ class Metrics:
             for code, count in list(counts.items()):
                 family.add_metric([code], count)
             yield family
-        yield CounterMetricFamily("imagebus_failed_commits", "Batches to be done again.", value=self.failed_commits)
+        yield CounterMetricFamily(
+            "imagebus_failed_commits", "Batches to be done again.", value=self.failed_commits
+        )
         yield GaugeMetricFamily("imagebus_in_flight", "Requests of the batch at hand.", value=self.in_flight)
         for name, text, histogram in (
             ("imagebus_batch_size", "Requests in one batch.", self.batch_size),
@@ -88,5 +90,5 @@ def serve(metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
-    registry.register(metrics)  # type: ignore[arg-type]
+    registry.register(metrics)
     start_http_server(port, addr=address, registry=registry)

@@ -55,7 +55,9 @@ def main(groups: set[str]) -> None:
             sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
     listing = VENV / "requirements.txt"
     listing.write_text(wanted, encoding="utf-8")
-    print(f"installing {wanted.count('==')} locked packages: {' '.join(sorted(groups | {'main'}))}", flush=True)
+    print(
+        f"installing {wanted.count('==')} locked packages: {' '.join(sorted(groups | {'main'}))}", flush=True
+    )
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
     done = subprocess.run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(listing)])
     if done.returncode:

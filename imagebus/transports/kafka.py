@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from confluent_kafka import (
     Consumer,
@@ -24,10 +24,17 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka import Message as Record
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export it
 
 from imagebus.config import Settings
-from imagebus.errors import AccessDenied, CommitFailed, ConfigError, ConnectionFailed, PublishFailed, TransportError
+from imagebus.errors import (
+    AccessDenied,
+    CommitFailed,
+    ConfigError,
+    ConnectionFailed,
+    PublishFailed,
+    TransportError,
+)
 from imagebus.messages import Message
 from imagebus.transports.base import OnAssigned, OnDelivery, Transport
 
@@ -66,8 +73,20 @@ _CONSUMER = {
     "allow.auto.create.topics": "false",
 }
 # Settings of one kind of client, which librdkafka would warn about in the log of the other.
-_CONSUMER_ONLY = ("group.", "session.", "heartbeat.", "max.poll.", "auto.offset.", "fetch.", "queued.", "isolation.")
-_PRODUCER_ONLY = ("acks", "linger.", "batch.", "compression.", "retries", "request.", "message.timeout", "delivery.", "queue.buffering.", "partitioner", "transaction", "enable.idempotence")  # fmt: skip
+_CONSUMER_ONLY = (
+    "group.",
+    "session.",
+    "heartbeat.",
+    "max.poll.",
+    "auto.offset.",
+    "fetch.",
+    "queued.",
+    "isolation.",
+)
+_PRODUCER_ONLY = (
+    *("acks", "linger.", "batch.", "compression.", "retries", "request.", "message.timeout"),
+    *("delivery.", "queue.buffering.", "partitioner", "transaction", "enable.idempotence"),
+)
 
 _HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
 _DENIED = {
@@ -123,7 +142,9 @@ class KafkaTransport(Transport):
 
     # --- opening -------------------------------------------------------------------------------
 
-    def _client(self, kind: Callable[[dict[str, Any]], Any], ours: dict[str, str], skip: tuple[str, ...]) -> Any:
+    def _client(
+        self, kind: Callable[[dict[str, Any]], Any], ours: dict[str, str], skip: tuple[str, ...]
+    ) -> Any:
         theirs = {key: value for key, value in self._settings.items() if not key.startswith(skip)}
         both = {**_COMMON, **ours, **theirs, "error_cb": self._on_error, "logger": _driver_log}
         try:
@@ -132,7 +153,9 @@ class KafkaTransport(Transport):
             reason = error.args[0].str()
             found = re.search(r'property[: ]+"([^"]+)"', reason)
             key = found[1] if found else next((key for key in theirs if key in reason), "")
-            what = "unknown setting" if "No such" in reason else "setting with a value that librdkafka refuses:"
+            what = (
+                "unknown setting" if "No such" in reason else "setting with a value that librdkafka refuses:"
+            )
             raise ConfigError(f"{self._settings.where(key)}: {what} {key or reason}") from None
 
     def _connect(self, admin: AdminClient) -> set[str]:
@@ -250,14 +273,15 @@ class KafkaTransport(Transport):
             self._failure = self._failure or _translate(error, f"reading topic {self._topic!r}")
             return None
         partition, offset = record.partition(), record.offset()
-        assert partition is not None and offset is not None
+        assert partition is not None
+        assert offset is not None
         self._answered.setdefault(partition, offset)
         self._committed.setdefault(partition, offset)
         return Message(
             self._topic,
             record.value() or b"",
             record.key(),
-            record.headers() or (),
+            _headers(record),
             Receipt(partition, offset, self._assigned.get(partition, 0)),
         )
 
@@ -290,7 +314,9 @@ class KafkaTransport(Transport):
             except BufferError:  # the queue is full: let some go, then offer the same message again
                 self._producer.poll(0.1)
             except KafkaException as error:
-                self._raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
+                self._raise_translated(
+                    error, f"sending {len(message.value)} bytes to topic {message.topic!r}"
+                )
 
     def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
         """See `Transport.commit`. Here the inputs are marked as done as follows.
@@ -377,6 +403,11 @@ class KafkaTransport(Transport):
         raise _translate(error.args[0], doing) from error
 
 
+def _headers(record: Record) -> list[tuple[str, bytes | None]]:
+    # A received record has its headers as a list of pairs, with values of bytes or None.
+    return cast(list[tuple[str, bytes | None]], record.headers() or [])
+
+
 def _has_leaders(admin: AdminClient, topic: str) -> bool:
     metadata = admin.list_topics(topic, timeout=TOPIC_SECONDS).topics[topic]
     return bool(metadata.partitions) and all(each.leader >= 0 for each in metadata.partitions.values())
@@ -386,7 +417,9 @@ def _translate(error: KafkaError, doing: str) -> TransportError:
     """librdkafka's error as this project's: the one door for both."""
     code = error.code()
     if code in _DENIED:
-        return AccessDenied(f"{doing}: these credentials lack the right on the {_DENIED[code]}: {error.str()}")
+        return AccessDenied(
+            f"{doing}: these credentials lack the right on the {_DENIED[code]}: {error.str()}"
+        )
     if code in _HOPELESS:
         return ConnectionFailed(f"{doing}: {error.str()}")
     if code in (KafkaError._MSG_TIMED_OUT, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._PURGE_QUEUE):

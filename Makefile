@@ -1,0 +1,29 @@
+# `make demo` and `make test` need Python 3.11 to 3.13 and make, and set up the rest in .venv.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: help demo test lint bench setup clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+demo:  ## a broker, a replier and a requestor on this machine: twenty packages and a summary
+	@$(PYTHON) tools/install.py broker
+	@$(RUN) -m imagebus.demo
+
+test: setup  ## all tests, against real Apache Kafka
+	$(RUN) -m pytest
+
+lint: setup  ## ruff and strict mypy
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+bench: setup  ## images a second and CPU time beside bare ONNX Runtime and a Keras loop
+	$(RUN) -m bench
+
+setup:  ## everything that training, tests and benchmarks need
+	@$(PYTHON) tools/install.py train broker dev
+
+clean:  ## remove what was set up here; the jars stay in the user's cache
+	rm -rf .venv
