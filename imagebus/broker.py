@@ -2,71 +2,51 @@
 
     python3 -m imagebus.broker [--port 9092] [--nodes 1|3] [--data DIR]
 
-One node, or three with every record on all of them, each a Java process that is broker and KRaft
-controller in one. They listen on the loopback interface only and cannot outlive this process.
-The first start fetches Kafka and Java's share of it into the user's cache (`kafka_jars.py`).
+One node, or three with every record on all of them; each is a Java process, broker and KRaft
+controller in one. They listen on the loopback interface only and cannot outlive this process. The
+first start fetches Apache Kafka, and nothing is installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import contextlib
+import errno
 import fcntl
-import hashlib
 import json
 import logging
-import os
 import random
-import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
 from imagebus.errors import BrokerError, ConfigError
-from imagebus.kafka_jars import KAFKA_VERSION, Java, cache_folder, find_java, kafka_jars
-from imagebus.processes import Child, kill_child, start_child, stop_child
+from imagebus.kafka_jars import KAFKA_VERSION, find_java, kafka_jars
+from imagebus.kafka_node import Node, Runtime, new_id
 
-START_LIMIT = 60.0  # seconds; measured 3.5 on two idle cores, 6 for three nodes
-STOP_LIMIT = 10.0  # seconds; measured 0.4
-ARCHIVE_LIMIT = 60.0  # seconds that a stop may take when it also writes the class archive; measured 2 to 10
-POLL = 0.02  # seconds between two looks at a starting node's log
-WATCH = 0.1  # seconds between two looks at the running nodes
+START_LIMIT = 60.0  # seconds until all nodes are ready; a slow machine's first start is the measure
+POLL = 0.02  # seconds between two looks at starting nodes
+WATCH = 0.1  # seconds between two looks at running nodes
 
-# Below the ports that systems give to client sockets (from 32768 on Linux, 49152 on macOS): else a
-# client could be sitting on a killed node's port when that node comes back.
+# For the ports that nobody chose. Systems give client sockets higher ones (from 32768 on Linux, 49152
+# on macOS), so no client can be sitting on a killed node's port when the node comes back.
 FREE_PORTS = range(20000, 32000)
 
-JVM_FLAGS = (
-    "-Xmx64m",  # MB of heap; measured enough for the load of the benchmarks
-    "-XX:+UseSerialGC",  # the smallest collector, made for heaps like this
-    "-XX:TieredStopAtLevel=1",  # the quick compiler alone: starts sooner, needs less memory
-    "-XX:+ExitOnOutOfMemoryError",  # a node without memory dies and is seen, instead of limping
-    "-XX:-UsePerfData",  # else each JVM leaves a file in /tmp when it is killed
-    "-Xlog:all=error",  # remarks about class archives are no help to anyone here
-    "-Dlog4j2.configurationFile=log4j2.properties",
-)
-
-READY = b"Kafka Server started"  # logged when every listener accepts and the controller knows the node
-LOG4J = """\
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d %p %c{1}: %m%n
-rootLogger.level = warn
-rootLogger.appenderRef.out.ref = out
-logger.ready.name = kafka.server.KafkaRaftServer
-logger.ready.level = info
-"""
+SERVER_PROPERTIES = {
+    "log.dirs": "log",  # in the node's folder, where its process runs
+    "auto.create.topics.enable": "false",  # a misspelled topic is an error; the scripts create theirs
+    "num.partitions": "6",  # of a topic made without saying how many: up to six repliers share it
+    "group.initial.rebalance.delay.ms": "0",  # a first consumer need not wait three seconds for a second
+    "offsets.topic.num.partitions": "5",  # not 50: made when the first group joins, five in a blink
+    "transaction.state.log.num.partitions": "5",  # the same for the first transaction
+    "log.cleaner.dedupe.buffer.size": "4194304",  # bytes; the default of 128 MB is twice the heap
+}
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +81,7 @@ class EmbeddedBroker:
         self._data = Path(data).expanduser().absolute() if data is not None else None
         self._config = dict(config or {})
         self._folder: Path | None = None  # of all nodes, once started
-        self._nodes: list[_Node] = []
+        self._nodes: list[Node] = []
 
     def start(self) -> Self:
         """Fetch what is missing, start every node and wait until all are ready."""
@@ -115,7 +95,7 @@ class EmbeddedBroker:
                 self._folder = self._data
                 _check_unused(self._folder)
             cluster_id = _open_cluster(self._folder, len(self.ports))
-            self._nodes = self._lay_out(cluster_id, self._folder, _Runtime(java, jars))
+            self._nodes = self._lay_out(cluster_id, self._folder, Runtime(java, jars))
             self.restart(*range(len(self._nodes)))
         except OSError as error:
             self.close()
@@ -125,7 +105,7 @@ class EmbeddedBroker:
             raise
         return self
 
-    def _lay_out(self, cluster_id: str, folder: Path, runtime: _Runtime) -> list[_Node]:
+    def _lay_out(self, cluster_id: str, folder: Path, runtime: Runtime) -> list[Node]:
         count = len(self.ports)
         inner = _free_ports(2 * count, avoid=self.ports)
         node_ports, controller_ports = inner[:count], inner[count:]
@@ -145,7 +125,7 @@ class EmbeddedBroker:
                 **SERVER_PROPERTIES,
                 **self._config,
             }
-            nodes.append(_Node(i, folder / f"node-{i}", cluster_id, properties, runtime))
+            nodes.append(Node(i, folder / f"node-{i}", cluster_id, properties, runtime))
         return nodes
 
     @property
@@ -212,3 +192,164 @@ class EmbeddedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _listeners(client: int, node: int, controller: int) -> dict[str, str]:
+    """A node's listeners. `localhost` may mean ::1 to a client, so that is served where it exists."""
+    listeners = {"CLIENTS": f"127.0.0.1:{client}"}
+    if _bind_error("::1", client) is None:
+        listeners["CLIENTS6"] = f"[::1]:{client}"
+    listeners["NODES"] = f"127.0.0.1:{node}"
+    advertised = {name: f"127.0.0.1:{node if name == 'NODES' else client}" for name in listeners}
+    listeners["CONTROLLER"] = f"127.0.0.1:{controller}"
+    return {
+        "listeners": ",".join(f"{name}://{address}" for name, address in listeners.items()),
+        "advertised.listeners": ",".join(f"{name}://{address}" for name, address in advertised.items()),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+    }
+
+
+def _replication(nodes: int) -> dict[str, str]:
+    """Every record on every node; with three, two must have it before a producer hears of success."""
+    copies, in_sync = str(nodes), str(min(nodes, 2))
+    return {
+        "default.replication.factor": copies,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": in_sync,
+    }
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
+    """Why a server could not listen there now; None when it could."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does
+            server.bind((host, port))
+    except OSError as error:
+        return error
+    return None
+
+
+def _check_free(ports: Sequence[int]) -> None:
+    for port in ports:
+        error = _bind_error("127.0.0.1", port)
+        other = _bind_error("::1", port)
+        if error is None and other and other.errno == errno.EADDRINUSE:  # else: no IPv6 here
+            error = other
+        if error:
+            raise ConfigError(f"port {port} cannot be used ({error.strerror}): choose another with --port")
+
+
+def _client_ports(first: int | None, count: int) -> list[int]:
+    if first is None:
+        starts = FREE_PORTS[:-count]
+        while True:
+            ports = _consecutive(random.choice(starts), count)
+            if not any(_bind_error("127.0.0.1", port) for port in ports):
+                return ports
+    return _consecutive(first, count)
+
+
+def _consecutive(first: int, count: int) -> list[int]:
+    return list(range(first, first + count))
+
+
+def _free_ports(count: int, avoid: Sequence[int]) -> list[int]:
+    ports: list[int] = []
+    for port in random.sample(FREE_PORTS, len(FREE_PORTS)):
+        if len(ports) == count:
+            break
+        if port not in avoid and _bind_error("127.0.0.1", port) is None:
+            ports.append(port)
+    return ports
+
+
+def _check_unused(folder: Path) -> None:
+    """Raise ConfigError when a live node holds the lock on its part of the folder."""
+    for lock in folder.glob("node-*/log/.lock"):
+        with lock.open("r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"the data folder {folder} is in use by a running broker") from None
+
+
+def _open_cluster(folder: Path, nodes: int) -> str:
+    """The id of the cluster in `folder`, which is begun where the folder is empty or missing.
+
+    Raises ConfigError for a folder with other things in it, or with another number of nodes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "cluster.json"
+    if note.exists():
+        try:
+            cluster = json.loads(note.read_text(encoding="utf-8"))
+            cluster_id, made_for = str(cluster["id"]), int(cluster["nodes"])
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{note} cannot be read: it is not what a broker left there") from None
+        if made_for != nodes:
+            raise ConfigError(f"the data folder {folder} was made with --nodes {made_for}, not {nodes}")
+        return cluster_id
+    if any(folder.iterdir()):
+        raise ConfigError(f"the data folder {folder} is neither empty nor a broker's: choose another")
+    cluster_id = new_id()
+    unfinished = folder / "cluster.json.new"
+    unfinished.write_text(json.dumps({"id": cluster_id, "nodes": nodes}), encoding="utf-8")
+    unfinished.replace(note)
+    return cluster_id
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0 after Ctrl-C or SIGTERM, 2 for a wrong flag, 1 for the rest."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m imagebus.broker",
+        description="Real Apache Kafka on this machine, on loopback only. Ctrl-C stops it.",
+    )
+    parser.add_argument("--port", type=int, default=9092, help="where clients connect (default: %(default)s)")
+    parser.add_argument(
+        "--nodes", type=int, default=1, choices=(1, 3), help="1 node, or 3 with copies on each"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="keep topics and offsets there (default: a temporary one)"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("imagebus").setLevel(logging.INFO)
+    try:
+        _serve(EmbeddedBroker(options.port, options.nodes, options.data))
+    except KeyboardInterrupt:
+        return 0
+    except (ConfigError, BrokerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+def _serve(broker: EmbeddedBroker) -> None:
+    """Run until a signal raises KeyboardInterrupt, or a node dies and `check` raises BrokerError."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if broker.stopping:
+            broker.abort()  # the second signal: no more waiting
+        else:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    with broker:
+        where = f"in {broker.folder}" if broker.keeps_data else "in a temporary folder"
+        print(
+            f"ready: Apache Kafka {KAFKA_VERSION} on {broker.bootstrap}, data {where} (Ctrl-C stops it)",
+            flush=True,
+        )
+        while True:
+            broker.check()
+            time.sleep(WATCH)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
