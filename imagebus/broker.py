@@ -48,8 +48,6 @@ SERVER_PROPERTIES = {
     "log.cleaner.dedupe.buffer.size": "4194304",  # bytes; the default of 128 MB is twice the heap
 }
 
-log = logging.getLogger(__name__)
-
 
 class EmbeddedBroker:
     """Apache Kafka on this machine while the `with` block runs.
@@ -75,10 +73,10 @@ class EmbeddedBroker:
             raise ConfigError(f"--nodes is 1 or 3, not {nodes}")
         if port is not None and not 1 <= port <= 65536 - nodes:
             raise ConfigError(f"--port is between 1 and {65536 - nodes}, not {port}")
-        self.ports = _client_ports(port, nodes)
+        self.ports = list(range(port, port + nodes)) if port else _free_ports(nodes)
         self.bootstrap = ",".join(f"localhost:{port}" for port in self.ports)
         self.stopping = False
-        self._data = Path(data).expanduser().absolute() if data is not None else None
+        self.data = Path(data).expanduser().absolute() if data is not None else None
         self._config = dict(config or {})
         self._folder: Path | None = None  # of all nodes, once started
         self._nodes: list[Node] = []
@@ -89,10 +87,10 @@ class EmbeddedBroker:
         try:
             java, jars = find_java(), kafka_jars()
             _check_free(self.ports)
-            if self._data is None:
+            if self.data is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="imagebus-broker-"))
             else:
-                self._folder = self._data
+                self._folder = self.data
                 _check_unused(self._folder)
             cluster_id = _open_cluster(self._folder, len(self.ports))
             self._nodes = self._lay_out(cluster_id, self._folder, Runtime(java, jars))
@@ -176,7 +174,7 @@ class EmbeddedBroker:
             node.ask_to_stop()  # all at once: stopping takes as long as the slowest, not as all together
         for node in self._nodes:
             node.stop()
-        if self._data is None and self._folder is not None:
+        if self.data is None and self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
@@ -244,28 +242,13 @@ def _check_free(ports: Sequence[int]) -> None:
             raise ConfigError(f"port {port} cannot be used ({error.strerror}): choose another with --port")
 
 
-def _client_ports(first: int | None, count: int) -> list[int]:
-    if first is None:
-        starts = FREE_PORTS[:-count]
-        while True:
-            ports = _consecutive(random.choice(starts), count)
-            if not any(_bind_error("127.0.0.1", port) for port in ports):
-                return ports
-    return _consecutive(first, count)
-
-
-def _consecutive(first: int, count: int) -> list[int]:
-    return list(range(first, first + count))
-
-
-def _free_ports(count: int, avoid: Sequence[int]) -> list[int]:
-    ports: list[int] = []
-    for port in random.sample(FREE_PORTS, len(FREE_PORTS)):
-        if len(ports) == count:
-            break
-        if port not in avoid and _bind_error("127.0.0.1", port) is None:
-            ports.append(port)
-    return ports
+def _free_ports(count: int, avoid: Sequence[int] = ()) -> list[int]:
+    """So many free ports in a row, in a place picked at random: two brokers seldom pick the same."""
+    while True:
+        first = random.choice(FREE_PORTS[:-count])  # noqa: S311 - no secret
+        ports = list(range(first, first + count))
+        if not any(port in avoid or _bind_error("127.0.0.1", port) for port in ports):
+            return ports
 
 
 def _check_unused(folder: Path) -> None:
@@ -309,13 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python3 -m imagebus.broker",
         description="Real Apache Kafka on this machine, on loopback only. Ctrl-C stops it.",
     )
-    parser.add_argument("--port", type=int, default=9092, help="where clients connect (default: %(default)s)")
-    parser.add_argument(
-        "--nodes", type=int, default=1, choices=(1, 3), help="1 node, or 3 with copies on each"
-    )
-    parser.add_argument(
-        "--data", metavar="DIR", help="keep topics and offsets there (default: a temporary one)"
-    )
+    parser.add_argument("--port", type=int, default=9092, help="for clients (default: %(default)s)")
+    parser.add_argument("--nodes", type=int, default=1, choices=(1, 3), help="1, or 3 with copies on each")
+    parser.add_argument("--data", metavar="DIR", help="keep topics and offsets there")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("imagebus").setLevel(logging.INFO)
@@ -341,7 +320,7 @@ def _serve(broker: EmbeddedBroker) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
     with broker:
-        where = f"in {broker.folder}" if broker.keeps_data else "in a temporary folder"
+        where = f"in {broker.data}" if broker.data else "in a temporary folder"
         print(
             f"ready: Apache Kafka {KAFKA_VERSION} on {broker.bootstrap}, data {where} (Ctrl-C stops it)",
             flush=True,

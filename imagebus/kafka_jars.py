@@ -121,7 +121,7 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
         with _progress(jars) as advance, tempfile.TemporaryDirectory(dir=folder) as temporary:
 
             @contextlib.contextmanager
-            def reporter(file_name: str, size: int) -> Iterator[Callable[[int], object]]:
+            def reporter(file_name: str, size: int) -> Iterator[Callable[[int], None]]:
                 yield advance
 
             maven = MavenContext(
@@ -144,7 +144,7 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _progress(jars: list[Jar]) -> Iterator[Callable[[int], object]]:
+def _progress(jars: list[Jar]) -> Iterator[Callable[[int], None]]:
     """Show the download: a bar on a terminal, else one line before it."""
     total = sum(jar.size for jar in jars)
     title = f"Apache Kafka {KAFKA_VERSION}"
@@ -154,7 +154,11 @@ def _progress(jars: list[Jar]) -> Iterator[Callable[[int], object]]:
         except ImportError as error:
             raise ConfigError(f"the embedded broker needs tqdm to show its download: {INSTALL}") from error
         with tqdm(desc=title, total=total, unit="B", unit_scale=True) as bar:
-            yield bar.update
+
+            def advance(count: int) -> None:
+                bar.update(count)
+
+            yield advance
     else:
         log.info("fetching %s: %d jars, %.0f MB, once", title, len(jars), total / 1e6)
         yield lambda count: None

@@ -79,8 +79,7 @@ def stop_child(child: Child, limit: float = STOP_LIMIT) -> int:
 
 def kill_child(child: Child) -> int:
     """Kill the child, what it started in its group and the watcher. Safe to call twice."""
-    assert child.stdin is not None
-    if not child.stdin.closed:
+    if child.stdin and not child.stdin.closed:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: a group of zombies
             os.killpg(child.pid, signal.SIGKILL)
         child.stdin.close()
