@@ -50,9 +50,11 @@ def read_picture(encoded: bytes) -> Images:
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise BadMessage(ErrorCode.PIXELS_MAX, f"a picture has at most {MAX_PIXELS} pixels")
+                raise Image.DecompressionBombError
             return _grey_square(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise BadMessage(ErrorCode.PIXELS_MAX, f"a picture has at most {MAX_PIXELS} pixels") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise BadMessage(ErrorCode.BAD_IMAGE, "the picture cannot be decoded as PNG or JPEG") from error
 
 

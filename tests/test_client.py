@@ -1,0 +1,205 @@
+"""The caller's side: one outcome for each request, and nothing else believed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import orjson
+import pytest
+
+from imagebus.client import Client
+from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TransportError
+from imagebus.messages import Images, Message, Reply
+from imagebus.transports.base import OnDelivery
+from imagebus.transports.memory import MemoryBus, MemoryTransport
+
+from .fakes import package
+
+SECONDS = 30.0
+
+
+class Answerer:
+    """The other end of the bus, answering by hand: a test decides what is said."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._transport = MemoryTransport(bus)
+        self._transport.subscribe("requests", "by-hand")
+
+    def request(self) -> Message:
+        (message,) = self._transport.receive(1, SECONDS)
+        return message
+
+    def say(self, value: bytes) -> None:
+        self._transport.publish(Message("replies", value))
+
+    def answer(self, request: Message, **changes: Any) -> None:
+        self.say(orjson.dumps(reply_to(request) | changes))
+
+
+def reply_to(request: Message) -> dict[str, Any]:
+    return {
+        "id": request.header("correlation_id"),
+        "sha256": request.header("sha256"),
+        "model": {"name": "by hand", "version": "1", "sha256": "0"},
+        "predictions": [{"label": "a", "probability": 0.5, "top": [["a", 0.5]]}],
+    }
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return MemoryBus()
+
+
+@pytest.fixture
+def client(bus: MemoryBus) -> Iterator[Client]:
+    with Client(MemoryTransport(bus), timeout=SECONDS) as client:
+        yield client
+
+
+@pytest.fixture
+def answerer(bus: MemoryBus, client: Client) -> Answerer:
+    return Answerer(bus)
+
+
+def result(future: Future[Reply]) -> Reply:
+    return future.result(timeout=SECONDS)
+
+
+def test_replies_find_their_requests_in_any_order(client: Client, answerer: Answerer) -> None:
+    futures = [client.submit(package(1)) for _ in range(3)]
+    requests = [answerer.request() for _ in range(3)]
+
+    for request in reversed(requests):
+        answerer.answer(request)
+
+    assert [result(future).id for future in futures] == [request.header("correlation_id") for request in requests]
+    assert client.in_flight == 0
+
+
+def test_the_round_trip_is_measured(client: Client, answerer: Answerer) -> None:
+    future = client.submit(package(1))
+    answerer.answer(answerer.request())
+
+    assert 0 < result(future).round_trip < SECONDS
+
+
+def test_map_keeps_the_order_of_its_packages(client: Client, answerer: Answerer) -> None:
+    def answer_three() -> None:
+        for request in [answerer.request() for _ in range(3)][::-1]:
+            answerer.answer(request)
+
+    thread = threading.Thread(target=answer_three)
+    thread.start()
+    packages: list[Images] = [package(1), package(2, 2), package(3, 3, 3)]
+    replies = list(client.map(packages))
+    thread.join()
+
+    sent = [client_request.header("shape") for client_request in replies_requests(client)]
+    assert len(replies) == 3
+    assert sent == ["1,28,28", "2,28,28", "3,28,28"]
+
+
+def replies_requests(client: Client) -> list[Message]:
+    transport = client._transport
+    assert isinstance(transport, MemoryTransport)
+    return transport._bus.topics["requests"]
+
+
+def test_an_error_reply_is_raised_with_its_code(client: Client, answerer: Answerer) -> None:
+    future = client.submit(package(1))
+
+    answerer.answer(answerer.request(), error={"code": "SHAPE", "message": "images are N,28,28", "retryable": False})
+
+    with pytest.raises(RequestFailed, match="SHAPE: images are N,28,28") as failed:
+        result(future)
+    assert failed.value.code == "SHAPE"
+
+
+def test_a_request_without_a_reply_times_out_and_says_so(client: Client) -> None:
+    future = client.submit(package(1), timeout=0.01)
+
+    with pytest.raises(RequestTimeout, match=r"no reply to request .* within 0\.01 s"):
+        result(future)
+
+
+def test_a_late_reply_is_counted_and_dropped(client: Client, answerer: Answerer) -> None:
+    late = client.submit(package(1), timeout=0.01)
+    with pytest.raises(RequestTimeout):
+        result(late)
+
+    answerer.answer(answerer.request())
+    later = client.submit(package(1))
+    answerer.answer(answerer.request())
+
+    result(later)
+    assert client.ignored == {"unknown": 1}
+
+
+def test_only_the_first_of_repeated_replies_counts(client: Client, answerer: Answerer) -> None:
+    first, second = client.submit(package(1)), client.submit(package(2))
+    requests = [answerer.request(), answerer.request()]
+
+    for request in (requests[0], requests[0], requests[1]):
+        answerer.answer(request)
+
+    assert result(first).id != result(second).id
+    assert client.ignored == {"unknown": 1}
+
+
+def test_what_is_no_answer_is_counted_and_the_right_one_still_counts(client: Client, answerer: Answerer) -> None:
+    future = client.submit(package(1))
+    request = answerer.request()
+
+    answerer.say(b"garbage")
+    answerer.answer(request, sha256="0" * 64)
+    answerer.answer(request, id="another's")
+    answerer.answer(request)
+
+    assert result(future).predictions[0].label == "a"
+    assert client.ignored == {"malformed": 1, "hash": 1, "unknown": 1}
+
+
+def test_close_fails_what_is_pending(bus: MemoryBus) -> None:
+    client = Client(MemoryTransport(bus))
+    future = client.submit(package(1))
+
+    client.close()
+    client.close()
+
+    with pytest.raises(TransportError, match="closed before an answer came"):
+        result(future)
+    with pytest.raises(TransportError, match="closed"):
+        client.submit(package(1))
+
+
+def test_a_send_that_the_bus_refused_fails_its_future(bus: MemoryBus) -> None:
+    class Refusing(MemoryTransport):
+        def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
+            assert on_delivery is not None
+            on_delivery(PublishFailed("not confirmed"))
+
+    with Client(Refusing(bus)) as client:
+        future = client.submit(package(1))
+
+        with pytest.raises(PublishFailed, match="not confirmed"):
+            result(future)
+
+
+def test_a_bus_that_fails_for_good_fails_every_request(bus: MemoryBus) -> None:
+    class Failing(MemoryTransport):
+        def receive(self, limit: int, timeout: float) -> list[Message]:
+            submitted.wait()
+            raise TransportError("the bus is gone")
+
+    submitted = threading.Event()
+    with Client(Failing(bus)) as client:
+        future = client.submit(package(1))
+        submitted.set()
+
+        with pytest.raises(TransportError, match="the bus is gone"):
+            result(future)
+        with pytest.raises(TransportError, match="the bus is gone"):
+            client.submit(package(1))
