@@ -25,6 +25,7 @@ READ_REPLIES = 100  # replies taken at once
 class _Pending:
     future: Future[Reply]
     sha256: str
+    images: int
     sent: float  # time.perf_counter()
     deadline: float  # time.monotonic()
     timeout: float  # seconds
@@ -77,7 +78,9 @@ class Client:
         sha256 = dict(message.headers)["sha256"] or b""
         future: Future[Reply] = Future()
         future.set_running_or_notify_cancel()
-        pending = _Pending(future, sha256.decode(), time.perf_counter(), time.monotonic() + timeout, timeout)
+        pending = _Pending(
+            future, sha256.decode(), len(images), time.perf_counter(), time.monotonic() + timeout, timeout
+        )
         with self._lock:
             self._pending[id] = pending
 
@@ -157,6 +160,8 @@ class Client:
             self.ignored["hash"] += 1
         elif isinstance(reply, ErrorReply):
             self._finish(reply.id, RequestFailed(reply.code, reply.message, retryable=reply.retryable))
+        elif len(reply.predictions) != pending.images:
+            self.ignored["malformed"] += 1
         else:
             self._finish(reply.id, replace(reply, round_trip=arrived - pending.sent))
 
