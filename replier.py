@@ -6,18 +6,15 @@ Start as many as there are partitions: repliers of one group share the requests.
 batch at hand, commits it and leaves the group.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # names of the package stay unloaded until they are used
 
 import argparse
 import logging
 import threading
 from collections.abc import Sequence
 
+import imagebus
 from imagebus import cli
-from imagebus.classifier import Classifier, OnnxClassifier
-from imagebus.metrics import serve
-from imagebus.transports import connect
-from imagebus.worker import Worker
 
 log = logging.getLogger("replier")
 
@@ -58,8 +55,8 @@ def main() -> int:
     classifier = load_classifier(args)
     dead_letter_topic = f"{args.requests}.dlt"
     topics = (args.requests, args.replies, dead_letter_topic)
-    with connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as transport:
-        worker = Worker(
+    with imagebus.connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as transport:
+        worker = imagebus.Worker(
             transport,
             classifier,
             replies=args.replies,
@@ -70,7 +67,7 @@ def main() -> int:
         stopped = threading.Event()
         cli.on_stop_signal(worker.stop)
         if args.metrics_port is not None:
-            serve(worker.metrics, args.metrics_port)
+            imagebus.serve_metrics(worker.metrics, args.metrics_port)
         transport.subscribe(
             args.requests, args.group, on_assigned=Announcer(classifier, args.requests, args.group)
         )
@@ -83,19 +80,19 @@ def main() -> int:
     return 0
 
 
-def load_classifier(args: argparse.Namespace) -> Classifier:
+def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
     if args.runtime == "keras":
         from cnn_minst import KerasClassifier  # TensorFlow: only for those who ask for it
 
         return KerasClassifier(args.model or "models/fashion.keras")
     labels = args.labels.split(",") if args.labels else ()
-    return OnnxClassifier(args.model or "models/fashion.onnx", labels=labels, threads=args.threads)
+    return imagebus.OnnxClassifier(args.model or "models/fashion.onnx", labels=labels, threads=args.threads)
 
 
 class Announcer:
     """Says once that the replier is ready, and from then on which partitions it has."""
 
-    def __init__(self, classifier: Classifier, topic: str, group: str) -> None:
+    def __init__(self, classifier: imagebus.Classifier, topic: str, group: str) -> None:
         self._model = classifier.model
         self._where = f"{topic} as group {group}"
         self._ready = False
@@ -117,7 +114,7 @@ class Announcer:
         )
 
 
-def report(worker: Worker, stopped: threading.Event) -> None:
+def report(worker: imagebus.Worker, stopped: threading.Event) -> None:
     """A line of counts now and then, when they have changed."""
     last = str(worker.metrics)
     while not stopped.wait(REPORT_SECONDS):

@@ -5,7 +5,7 @@
 Each package travels with its SHA-256 under an id of its own. Ctrl-C ends it with the summary.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # names of the package stay unloaded until they are used
 
 import argparse
 import json
@@ -18,12 +18,9 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
+import imagebus
 from imagebus import cli
-from imagebus.client import Client
 from imagebus.errors import RequestTimeout
-from imagebus.images import SAMPLE, load_images
-from imagebus.messages import Reply
-from imagebus.transports import connect
 
 WAITING_SECONDS = 2.0  # a replier answers in milliseconds, so after this there is probably none
 LISTEN_SECONDS = 0.5  # between two looks at the clock while nothing comes
@@ -54,7 +51,7 @@ class Package:
 
     number: int
     truths: tuple[str, ...] | None
-    reply: Future[Reply]
+    reply: Future[imagebus.Reply]
 
 
 @dataclass
@@ -94,12 +91,14 @@ def main() -> int:
     cli.configure_logging(verbose=args.verbose)
     show = as_json if args.json else as_text
 
-    image_set = load_images(args.images or SAMPLE)
+    image_set = imagebus.load_images(args.images) if args.images else imagebus.load_images()
     topics = (args.requests, args.replies)
-    transport = connect(args.cloud, args.config, topics=topics, partitions=args.partitions)
+    transport = imagebus.connect(args.cloud, args.config, topics=topics, partitions=args.partitions)
     summary = Summary()
     finished: queue.SimpleQueue[Package | None] = queue.SimpleQueue()  # None: stop
-    with Client(transport, requests=args.requests, replies=args.replies, timeout=args.timeout) as client:
+    with imagebus.Client(
+        transport, requests=args.requests, replies=args.replies, timeout=args.timeout
+    ) as client:
         cli.on_stop_signal(lambda: finished.put(None))
         started = next_send = time.monotonic()
         last = args.count or math.inf
@@ -128,7 +127,9 @@ def main() -> int:
     return 0 if not summary.failed and not summary.lost else cli.EXIT_FAILED
 
 
-def announce(finished: queue.SimpleQueue[Package | None], package: Package, _: Future[Reply]) -> None:
+def announce(
+    finished: queue.SimpleQueue[Package | None], package: Package, _: Future[imagebus.Reply]
+) -> None:
     """Hand a package with an outcome from the client's thread to the loop that prints it."""
     finished.put(package)
 

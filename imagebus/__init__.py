@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         RequestTimeout,
         TransportError,
     )
+    from imagebus.images import ImageSet, load_images
     from imagebus.messages import Message, Model, Prediction, Reply
+    from imagebus.metrics import serve_metrics
     from imagebus.transports import connect
     from imagebus.transports.base import Transport
     from imagebus.transports.memory import MemoryBus, MemoryTransport
@@ -55,7 +57,9 @@ _HOMES = {
         "RequestTimeout",
         "TransportError",
     ],
+    "imagebus.images": ["ImageSet", "load_images"],
     "imagebus.messages": ["Message", "Model", "Prediction", "Reply"],
+    "imagebus.metrics": ["serve_metrics"],
     "imagebus.transports": ["connect"],
     "imagebus.transports.base": ["Transport"],
     "imagebus.transports.memory": ["MemoryBus", "MemoryTransport"],
@@ -73,6 +77,7 @@ __all__ = [
     "ConfigError",
     "ConnectionFailed",
     "ImageBusError",
+    "ImageSet",
     "MemoryBus",
     "MemoryTransport",
     "Message",
@@ -89,6 +94,8 @@ __all__ = [
     "Worker",
     "connect",
     "fill",
+    "load_images",
+    "serve_metrics",
 ]
 
 

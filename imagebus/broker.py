@@ -245,7 +245,7 @@ def _check_free(ports: Sequence[int]) -> None:
 def _free_ports(count: int, avoid: Sequence[int] = ()) -> list[int]:
     """So many free ports in a row, in a place picked at random: two brokers seldom pick the same."""
     while True:
-        first = random.choice(FREE_PORTS[:-count])  # noqa: S311 - no secret
+        first = random.choice(FREE_PORTS[:-count])
         ports = list(range(first, first + count))
         if not any(port in avoid or _bind_error("127.0.0.1", port) for port in ports):
             return ports
@@ -311,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(broker: EmbeddedBroker) -> None:
     """Run until a signal raises KeyboardInterrupt, or a node dies and `check` raises BrokerError."""
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def on_signal(_: int, _frame: FrameType | None) -> None:
         if broker.stopping:
             broker.abort()  # the second signal: no more waiting
         else:

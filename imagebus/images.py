@@ -30,12 +30,14 @@ class ImageSet:
         return self.images[indices], truths
 
 
-def load_images(path: str | Path) -> ImageSet:
-    """Load the images at `path`. Raises `ConfigError` naming the file and what was expected.
+def load_images(path: str | Path = SAMPLE) -> ImageSet:
+    """Load the images at `path`, by default the shipped sample.
 
     An `.npz` file has `images`, uint8 (N, 28, 28), and may have `labels`, (N,) whole numbers, with
     `names`, their texts. A folder has PNG or JPEG files, read by the rule of `formats.read_picture`; in
     sub-folders they are labelled by the folder's name, as Keras's `image_dataset_from_directory` does.
+
+    Raises `ConfigError` naming the file, what it has and what was expected.
     """
     path = Path(path)
     if path.is_dir():

@@ -121,7 +121,7 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
         with _progress(jars) as advance, tempfile.TemporaryDirectory(dir=folder) as temporary:
 
             @contextlib.contextmanager
-            def reporter(file_name: str, size: int) -> Iterator[Callable[[int], None]]:
+            def reporter(_file_name: str, _size: int) -> Iterator[Callable[[int], None]]:
                 yield advance
 
             maven = MavenContext(
@@ -161,7 +161,7 @@ def _progress(jars: list[Jar]) -> Iterator[Callable[[int], None]]:
             yield advance
     else:
         log.info("fetching %s: %d jars, %.0f MB, once", title, len(jars), total / 1e6)
-        yield lambda count: None
+        yield lambda _: None
 
 
 def find_java() -> Java:

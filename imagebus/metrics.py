@@ -85,7 +85,7 @@ class Metrics:
             yield HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.sum)
 
 
-def serve(metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
+def serve_metrics(metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
     """Serve `metrics` on http://address:port/metrics from a daemon thread; OSError when the port is taken."""
     from prometheus_client import CollectorRegistry, start_http_server
 

@@ -76,7 +76,9 @@ def test_replies_find_their_requests_in_any_order(client: Client, answerer: Answ
     for request in reversed(requests):
         answerer.answer(request)
 
-    assert [result(future).id for future in futures] == [request.header("correlation_id") for request in requests]
+    assert [result(future).id for future in futures] == [
+        request.header("correlation_id") for request in requests
+    ]
     assert client.in_flight == 0
 
 
@@ -104,7 +106,9 @@ def test_map_keeps_the_order_of_its_packages(client: Client, answerer: Answerer)
 def test_an_error_reply_is_raised_with_its_code(client: Client, answerer: Answerer) -> None:
     future = client.submit(package(1))
 
-    answerer.answer(answerer.request(), error={"code": "SHAPE", "message": "images are N,28,28", "retryable": False})
+    answerer.answer(
+        answerer.request(), error={"code": "SHAPE", "message": "images are N,28,28", "retryable": False}
+    )
 
     with pytest.raises(RequestFailed, match="SHAPE: images are N,28,28") as failed:
         result(future)
@@ -142,7 +146,9 @@ def test_only_the_first_of_repeated_replies_counts(client: Client, answerer: Ans
     assert client.ignored == {"unknown": 1}
 
 
-def test_what_is_no_answer_is_counted_and_the_right_one_still_counts(client: Client, answerer: Answerer) -> None:
+def test_what_is_no_answer_is_counted_and_the_right_one_still_counts(
+    client: Client, answerer: Answerer
+) -> None:
     future = client.submit(package(1))
     request = answerer.request()
 

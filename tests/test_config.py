@@ -10,7 +10,6 @@ import pytest
 from imagebus.config import read_settings
 from imagebus.errors import ConfigError
 
-
 Write = Callable[[str], Path]
 
 

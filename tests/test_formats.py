@@ -21,7 +21,9 @@ from .fakes import package
 
 def read(value: bytes, content_type: str = "application/octet-stream", **headers: str) -> Images:
     pairs = [("correlation_id", b"1"), ("content-type", content_type.encode())]
-    message = Message("requests", value, headers=pairs + [(name, text.encode()) for name, text in headers.items()])
+    message = Message(
+        "requests", value, headers=pairs + [(name, text.encode()) for name, text in headers.items()]
+    )
     return read_images(read_envelope(message), message)
 
 

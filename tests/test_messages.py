@@ -14,6 +14,7 @@ from imagebus.errors import BadMessage
 from imagebus.messages import (
     MAX_HEADERS,
     ErrorReply,
+    Images,
     Message,
     Model,
     Reply,
@@ -73,9 +74,10 @@ def test_the_same_images_travel_under_different_ids_and_the_same_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    "images", [np.zeros((5, 28, 27), np.uint8), np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28), np.float32)]
+    "images",
+    [np.zeros((5, 28, 27), np.uint8), np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28), np.float32)],
 )
-def test_a_request_of_other_images_is_refused_where_it_is_made(images: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_a_request_of_other_images_is_refused_where_it_is_made(images: Images) -> None:
     with pytest.raises(ValueError, match=r"expected uint8 \(N, 28, 28\)"):
         encode_request(images, "requests")
 
@@ -185,7 +187,9 @@ def test_a_v2_request_is_answered_in_v2() -> None:
     message = request(b"{}", correlation_id="1", content_type="application/json; charset=utf-8")
     envelope = read_envelope(message)
 
-    body = json.loads(encode_reply(envelope, "replies", MODEL, LABELS, np.eye(10, dtype=np.float32)[:2]).value)
+    body = json.loads(
+        encode_reply(envelope, "replies", MODEL, LABELS, np.eye(10, dtype=np.float32)[:2]).value
+    )
     error = json.loads(encode_error(envelope, "replies", BadMessage("SHAPE", "images are N,28,28")).value)
 
     assert body["model_name"], body["id"] == ("fashion", "1")

@@ -132,7 +132,7 @@ def test_receive_keeps_to_its_limit(bus: Bus) -> None:
     member = bus.member()
     bus.send(*(b"%d" % number for number in range(10)))
 
-    batches = []
+    batches: list[list[Message]] = []
     while sum(map(len, batches)) < 10:
         batches.append(member.receive(3, 0.2))
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagebus.config import read_settings
 from imagebus.errors import ConfigError
-from imagebus.transports.base import Transport
+
+if TYPE_CHECKING:
+    from imagebus.transports.base import Transport
 
 CLOUDS = ("kafka",)  # the names that `-c` takes
 
@@ -18,7 +21,7 @@ def connect(cloud: str, config: str | Path, *, topics: Sequence[str] = (), parti
     Raises `ConfigError` or `TransportError`, so that what is wrong is known before the first message.
     """
     if cloud == "kafka":
-        from imagebus.transports.kafka import KafkaTransport  # 80 ms that `--help` need not wait for
+        from imagebus.transports.kafka import KafkaTransport  # for those who use it
 
         return KafkaTransport(read_settings(config), topics=topics, partitions=partitions)
     raise ConfigError(f"-c {cloud}: expected one of {', '.join(CLOUDS)}")

@@ -1,0 +1,51 @@
+"""The public names: listed, found, documented, and light to import."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import imagebus
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in imagebus.__all__:
+        found = getattr(imagebus, name)
+
+        assert found.__module__.startswith("imagebus.")
+        assert inspect.getdoc(found), f"{name} has no docstring"
+
+
+def test_every_public_method_is_documented() -> None:
+    undocumented = [
+        f"{name}.{method}"
+        for name in imagebus.__all__
+        for method, function in inspect.getmembers(getattr(imagebus, name), inspect.isfunction)
+        if not method.startswith("_") and not inspect.getdoc(function)
+    ]
+
+    assert undocumented == []
+
+
+def test_the_list_of_names_has_one_home_for_each() -> None:
+    assert sorted(imagebus._HOME) == imagebus.__all__
+
+
+def test_no_module_of_the_package_imports_tensorflow() -> None:
+    modules = [module.name for module in pkgutil.walk_packages(imagebus.__path__, "imagebus.")]
+    code = f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; print('tensorflow' in sys.modules)"
+
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert "imagebus.transports.kafka" in modules
+    assert printed == "False\n"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import imagebus, sys; print([m for m in ('numpy', 'onnxruntime', 'confluent_kafka') if m in sys.modules])"
+
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert printed == "[]\n"
