@@ -9,7 +9,7 @@ help:  ## list the targets
 
 demo:  ## a broker, a replier and a requestor on this machine: twenty packages and a summary
 	@$(PYTHON) tools/install.py broker
-	@$(RUN) -m imagebus.demo
+	@$(RUN) -m tools.demo
 
 test: setup  ## all tests, against real Apache Kafka
 	$(RUN) -m pytest

@@ -12,12 +12,14 @@ import argparse
 import logging
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import imagebus
 from imagebus import cli
 
 log = logging.getLogger("replier")
 
+MODELS = Path(__file__).parent / "models"
 REPORT_SECONDS = 10.0  # between two lines of counts, while there is something to count
 
 
@@ -30,7 +32,7 @@ def options() -> argparse.Namespace:
         "--labels", metavar="A,B,...", help="class names of a model file that does not name them"
     )
     model.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="of ONNX Runtime; 0: one for each core"
+        "--threads", type=cli.count, default=0, metavar="N", help="of ONNX Runtime; 0: one for each core"
     )
     serving = parser.add_argument_group("serving")
     serving.add_argument(
@@ -40,10 +42,10 @@ def options() -> argparse.Namespace:
         "--max-batch-size", type=cli.positive, default=32, metavar="N", help="requests in one batch"
     )
     serving.add_argument(
-        "--max-wait", type=cli.not_negative, default=0.0, metavar="MS", help="for a fuller batch"
+        "--max-wait", type=cli.duration, default=0.0, metavar="MS", help="for a fuller batch"
     )
     serving.add_argument(
-        "--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1"
+        "--metrics-port", type=cli.port, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1"
     )
     return parser.parse_args()
 
@@ -84,9 +86,9 @@ def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
     if args.runtime == "keras":
         from cnn_minst import KerasClassifier  # TensorFlow: only for those who ask for it
 
-        return KerasClassifier(args.model or "models/fashion.keras")
+        return KerasClassifier(args.model or MODELS / "fashion.keras")
     labels = args.labels.split(",") if args.labels else ()
-    return imagebus.OnnxClassifier(args.model or "models/fashion.onnx", labels=labels, threads=args.threads)
+    return imagebus.OnnxClassifier(args.model or MODELS / "fashion.onnx", labels=labels, threads=args.threads)
 
 
 class Announcer:

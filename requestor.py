@@ -33,11 +33,11 @@ def options() -> argparse.Namespace:
     what.add_argument("--images", metavar="PATH", help="folder of PNG/JPEG, or .npz; else the shipped sample")
     what.add_argument("--batch-size", type=cli.positive, default=5, metavar="N", help="images in one package")
     what.add_argument(
-        "--interval", type=cli.not_negative, default=1.0, metavar="S", help="seconds between packages"
+        "--interval", type=cli.duration, default=1.0, metavar="S", help="seconds between packages"
     )
-    what.add_argument("--count", type=int, default=0, metavar="N", help="packages to send; 0: until Ctrl-C")
+    what.add_argument("--count", type=cli.count, default=0, metavar="N", help="packages to send; 0 for ever")
     what.add_argument(
-        "--timeout", type=cli.not_negative, default=30.0, metavar="S", help="seconds until a package is lost"
+        "--timeout", type=cli.time_limit, default=30.0, metavar="S", help="seconds until a package is lost"
     )
     out = parser.add_argument_group("output")
     out.add_argument("--top", type=cli.positive, default=1, metavar="N", help="labels printed for each image")
@@ -89,42 +89,54 @@ class Summary:
 def main() -> int:
     args = options()
     cli.configure_logging(verbose=args.verbose)
-    show = as_json if args.json else as_text
 
     image_set = imagebus.load_images(args.images) if args.images else imagebus.load_images()
     topics = (args.requests, args.replies)
     transport = imagebus.connect(args.cloud, args.config, topics=topics, partitions=args.partitions)
     summary = Summary()
-    finished: queue.SimpleQueue[Package | None] = queue.SimpleQueue()  # None: stop
-    with imagebus.Client(
-        transport, requests=args.requests, replies=args.replies, timeout=args.timeout
-    ) as client:
-        cli.on_stop_signal(lambda: finished.put(None))
-        started = next_send = time.monotonic()
-        last = args.count or math.inf
-        waiting_said = False
-        while summary.sent < last or summary.open:
-            now = time.monotonic()
-            if summary.sent < last and now >= next_send and summary.open < MAX_OPEN:
-                images, truths = image_set.package(summary.sent, args.batch_size)
-                summary.sent += 1
-                package = Package(summary.sent, truths, client.submit(images, top=args.top))
-                package.reply.add_done_callback(partial(announce, finished, package))
-                next_send += args.interval
-                continue
-            if not waiting_said and summary.open == summary.sent and now - started > WAITING_SECONDS:
-                print(f"waiting for a replier on topic {args.requests}", file=sys.stderr, flush=True)
-                waiting_said = True
-            try:
-                done = finished.get(timeout=min(LISTEN_SECONDS, max(0.0, next_send - now) or LISTEN_SECONDS))
-            except queue.Empty:
-                continue
-            if done is None:
-                break
-            judge(done, summary)
-            print(show(done, args.top), flush=True)
-    print(summary, file=sys.stderr if args.json else sys.stdout)
+    try:
+        with imagebus.Client(
+            transport, requests=args.requests, replies=args.replies, timeout=args.timeout
+        ) as client:
+            exchange(client, image_set, args, summary)
+    finally:  # also when the bus fails
+        print(summary, file=sys.stderr if args.json else sys.stdout, flush=True)
     return 0 if not summary.failed and not summary.lost else cli.EXIT_FAILED
+
+
+def exchange(
+    client: imagebus.Client, images: imagebus.ImageSet, args: argparse.Namespace, summary: Summary
+) -> None:
+    """Send each package when its time has come, print each outcome when it comes."""
+    show = as_json if args.json else as_text
+    finished: queue.SimpleQueue[Package | None] = queue.SimpleQueue()  # None: stop
+    cli.on_stop_signal(lambda: finished.put(None))
+    last = args.count or math.inf
+    next_send = silent_since = time.monotonic()
+    waiting = False  # it was said, and nothing came since
+    while summary.sent < last or summary.open:
+        now = time.monotonic()
+        if summary.sent < last and now >= next_send and summary.open < MAX_OPEN:
+            if not summary.open:
+                silent_since = now
+            pixels, truths = images.package(summary.sent, args.batch_size)
+            summary.sent += 1
+            package = Package(summary.sent, truths, client.submit(pixels, top=args.top))
+            package.reply.add_done_callback(partial(announce, finished, package))
+            next_send += args.interval
+            continue
+        if summary.open and not waiting and now - silent_since > WAITING_SECONDS:
+            print(f"waiting for a replier on topic {args.requests}", file=sys.stderr, flush=True)
+            waiting = True
+        try:
+            done = finished.get(timeout=min(LISTEN_SECONDS, max(0.0, next_send - now) or LISTEN_SECONDS))
+        except queue.Empty:
+            continue
+        if done is None:
+            return
+        silent_since, waiting = time.monotonic(), False
+        judge(done, summary)
+        print(show(done, args.top), flush=True)
 
 
 def announce(
@@ -158,11 +170,11 @@ def as_text(package: Package, top: int) -> str:
         return f"package {package.number}  {what}: {error}"
     reply = package.reply.result()
     lines = [f"package {package.number}  {reply.round_trip * 1000:.1f} ms  sha256 {reply.sha256[:12]}"]
-    for number, prediction in enumerate(reply.predictions):
+    truths = package.truths or [""] * len(reply.predictions)
+    for prediction, truth in zip(reply.predictions, truths, strict=True):
         ranked = "  ".join(f"{printable(label):<11} {p:>6.1%}" for label, p in prediction.top[:top])
-        truth = package.truths[number] if package.truths else None
-        verdict = "" if truth is None else f"  {'right' if truth == prediction.label else f'wrong: {truth}'}"
-        lines.append(f"  {ranked}{verdict}")
+        verdict = "right" if truth == prediction.label else "WRONG"
+        lines.append(f"  {ranked}  {verdict}: {printable(truth)}" if truth else f"  {ranked}")
     return "\n".join(lines)
 
 

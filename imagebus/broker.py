@@ -308,17 +308,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(broker: EmbeddedBroker) -> None:
-    """Run until a signal raises KeyboardInterrupt, or a node dies and `check` raises BrokerError."""
+def stop_on_signals(broker: EmbeddedBroker) -> None:
+    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; another one cuts the broker's stop short."""
 
     def on_signal(_: int, _frame: FrameType | None) -> None:
         if broker.stopping:
-            broker.abort()  # the second signal: no more waiting
+            broker.abort()
         else:
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
+
+
+def _serve(broker: EmbeddedBroker) -> None:
+    """Run until a signal raises KeyboardInterrupt, or a node dies and `check` raises BrokerError."""
+    stop_on_signals(broker)
     with broker:
         where = f"in {broker.data}" if broker.data else "in a temporary folder"
         print(

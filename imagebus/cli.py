@@ -11,18 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from imagebus.errors import ConfigError, ImageBusError
+from imagebus.errors import ConfigError, ImageBusError, ModelError
 from imagebus.transports import CLOUDS
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # as argparse's own: a flag, a file or a setting is wrong
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """An argument parser with the options that both scripts have."""
     options = argparse.ArgumentParser(
         description=(description or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     bus = options.add_argument_group("bus")
     bus.add_argument(
@@ -48,11 +55,35 @@ def positive(text: str) -> int:
     return number
 
 
-def not_negative(text: str) -> float:
-    """A number of at least 0, as an argparse type; NaN and infinity are none."""
+def count(text: str) -> int:
+    """A whole number of at least 0, as an argparse type."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return number
+
+
+def port(text: str) -> int:
+    """A TCP port, as an argparse type."""
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 65535")
+    return number
+
+
+def duration(text: str) -> float:
+    """A number of at least 0 in the unit that the option names, as an argparse type."""
     number = float(text)
-    if not 0 <= number < float("inf"):
+    if not 0 <= number < float("inf"):  # NaN is neither
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return number
+
+
+def time_limit(text: str) -> float:
+    """A number above 0 in the unit that the option names, as an argparse type."""
+    number = duration(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return number
 
 
@@ -82,7 +113,7 @@ def run(main: Callable[[], int]) -> None:
     try:
         code = main()
         sys.stdout.flush()
-    except ConfigError as error:
+    except (ConfigError, ModelError) as error:  # a model is wrong at start; later its errors are replies
         code = _say(error, EXIT_USAGE)
     except ImageBusError as error:
         code = _say(error, EXIT_FAILED)

@@ -82,7 +82,7 @@ def _raw(message: Message, max_images: int) -> Images:
         raise BadMessage(ErrorCode.DTYPE, "raw images are uint8")
     stated = message.header("shape")
     if stated is None:
-        shape = [len(message.value) // (SIDE * SIDE), SIDE, SIDE]
+        shape = [math.ceil(len(message.value) / (SIDE * SIDE)), SIDE, SIDE]
     else:
         numbers = stated.split(",", 4)
         if not all(number.strip().isascii() and number.strip().isdigit() for number in numbers):
@@ -90,7 +90,7 @@ def _raw(message: Message, max_images: int) -> Images:
         shape = [int(number) for number in numbers]
     _check_shape(shape, max_images)
     if math.prod(shape) != len(message.value):
-        raise BadMessage(ErrorCode.SHAPE, "the value does not have as many bytes as the shape states")
+        raise BadMessage(ErrorCode.SHAPE, "the value does not have as many bytes as its shape")
     return np.frombuffer(message.value, np.uint8).reshape(shape[0], SIDE, SIDE)
 
 

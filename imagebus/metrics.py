@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from imagebus.errors import ConfigError
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -86,9 +88,15 @@ class Metrics:
 
 
 def serve_metrics(metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
-    """Serve `metrics` on http://address:port/metrics from a daemon thread; OSError when the port is taken."""
+    """Serve `metrics` on http://address:port/metrics from a daemon thread.
+
+    Raises `ConfigError` when the port is taken.
+    """
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
     registry.register(metrics)
-    start_http_server(port, addr=address, registry=registry)
+    try:
+        start_http_server(port, addr=address, registry=registry)
+    except OSError as error:
+        raise ConfigError(f"--metrics-port {port} cannot be used: {error.strerror}") from None

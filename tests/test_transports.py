@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -58,14 +57,12 @@ class Bus:
 
 
 @pytest.fixture(params=["memory", "kafka"])
-def bus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bus]:
+def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
     if request.param == "memory":
         memory = MemoryBus()
         bus = Bus(lambda _: MemoryTransport(memory))
     else:
-        broker = request.getfixturevalue("broker")
-        config = tmp_path / "kafka.config"
-        config.write_text(f"bootstrap.servers = {broker.bootstrap}\n")
+        config = request.getfixturevalue("config")
         bus = Bus(lambda topic: KafkaTransport(read_settings(config), topics=[topic], partitions=2))
     yield bus
     bus.close()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, cast
 
 from confluent_kafka import (
@@ -40,11 +40,14 @@ from imagebus.transports.base import OnAssigned, OnDelivery, Transport
 
 log = logging.getLogger(__name__)
 _driver_log = logging.getLogger(f"{__name__}.driver")
+# One file has the settings of producers and consumers, and each ignores the other's with a warning.
+_driver_log.addFilter(lambda record: not record.getMessage().startswith("CONFWARN"))
 
 CONNECT_SECONDS = 10.0  # a cluster of Confluent Cloud answers within 2 s, so nobody is there after 10
 TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
 CONFIRM_SECONDS = 30.0  # a killed partition leader is replaced within 13 s
 CLOSE_SECONDS = 10.0
+DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
 
 _COMMON = {
     # Freeing the connection of an idle hour is no news.
@@ -68,26 +71,17 @@ _CONSUMER = {
     "partition.assignment.strategy": "cooperative-sticky",
     # 20 ms where librdkafka has 1,000: with a full queue the consumer starves otherwise.
     "fetch.queue.backoff.ms": "20",
+    # A killed member's partitions go to the others after 6 s, the least that brokers allow by default.
+    # It also bounds what librdkafka's lost members cost: one that is closed while it joins sends no
+    # LeaveGroup, and one that asks twice for a member id leaves the first behind (issue 5569); either
+    # keeps the whole group waiting for a session.
+    "session.timeout.ms": "6000",
+    "heartbeat.interval.ms": "2000",
     # 16 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
     "queued.max.messages.kbytes": "16384",
     "allow.auto.create.topics": "false",
 }
-# Settings of one kind of client, which librdkafka would warn about in the log of the other.
-_CONSUMER_ONLY = (
-    "group.",
-    "session.",
-    "heartbeat.",
-    "max.poll.",
-    "auto.offset.",
-    "fetch.",
-    "queued.",
-    "isolation.",
-)
-_PRODUCER_ONLY = (
-    *("acks", "linger.", "batch.", "compression.", "retries", "request.", "message.timeout"),
-    *("delivery.", "queue.buffering.", "partitioner", "transaction", "enable.idempotence"),
-)
-
+_CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 _HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
@@ -110,6 +104,16 @@ _NOT_OURS = frozenset(
 )
 
 
+# A partition has no leader yet, or the broker that was asked is not it any more.
+_MOVING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+
+
 class Receipt(NamedTuple):
     """Where a received message stood, and which assignment of its partition it came under."""
 
@@ -128,10 +132,11 @@ class KafkaTransport(Transport):
 
     def __init__(self, settings: Settings, *, topics: Sequence[str] = (), partitions: int = 6) -> None:
         self._settings = settings
-        admin = self._client(AdminClient, {}, skip=_CONSUMER_ONLY + _PRODUCER_ONLY)
+        self._quiet_until = 0.0  # time.monotonic()
+        self._producer: Producer = self._client(Producer, _PRODUCER)  # does not connect yet
+        admin = self._client(AdminClient)
         existing = self._connect(admin)
         self._create(admin, [topic for topic in topics if topic not in existing], partitions)
-        self._producer: Producer = self._client(Producer, _PRODUCER, skip=_CONSUMER_ONLY)
         self._consumer: Consumer | None = None
         self._topic = ""
         self._failure: TransportError | None = None  # noticed in a callback, raised by the next call
@@ -143,20 +148,42 @@ class KafkaTransport(Transport):
     # --- opening -------------------------------------------------------------------------------
 
     def _client(
-        self, kind: Callable[[dict[str, Any]], Any], ours: dict[str, str], skip: tuple[str, ...]
+        self,
+        kind: Callable[[dict[str, Any]], Any],
+        defaults: Mapping[str, str] = MappingProxyType({}),
+        fixed: Mapping[str, str] = MappingProxyType({}),
     ) -> Any:
-        theirs = {key: value for key, value in self._settings.items() if not key.startswith(skip)}
-        both = {**_COMMON, **ours, **theirs, "error_cb": self._on_error, "logger": _driver_log}
+        """A client of librdkafka, which checks every setting of the file, whichever kind it is for."""
+        theirs = self._settings
+        both = {**_COMMON, **defaults, **theirs, **fixed, "error_cb": self._on_error, "logger": _driver_log}
+        if theirs.get("group.protocol") == "consumer":  # there these are the broker's to say
+            both = {key: value for key, value in both.items() if key not in _CLASSIC_GROUP or key in theirs}
         try:
             return kind(both)
         except KafkaException as error:
-            reason = error.args[0].str()
-            found = re.search(r'property[: ]+"([^"]+)"', reason)
-            key = found[1] if found else next((key for key in theirs if key in reason), "")
-            what = (
-                "unknown setting" if "No such" in reason else "setting with a value that librdkafka refuses:"
-            )
-            raise ConfigError(f"{self._settings.where(key)}: {what} {key or reason}") from None
+            raise self._refused(error.args[0].str()) from None
+
+    def _refused(self, reason: str) -> ConfigError:
+        """librdkafka's refusal as one line: which key on which line, and never a value."""
+        kind, _, conflict = reason.partition(": ")
+        if kind.startswith("Failed to create"):  # each setting is right by itself, but not with the others
+            key = next((key for key in self._settings if key in conflict), "")
+            return ConfigError(f"{self._settings.where(key)}: {conflict}")
+        for key, value in self._settings.items():
+            alone: dict[str, Any] = {key: value, "logger": _driver_log}
+            try:
+                AdminClient(alone)
+            except KafkaException as error:
+                reason = error.args[0].str().strip()
+                if reason.startswith("No such"):
+                    return ConfigError(f"{self._settings.where(key)}: unknown setting {key}")
+                if not reason.startswith("Failed to create"):
+                    # Its other reasons repeat the value, which may be a secret.
+                    wrong = (
+                        reason[reason.find("outside ") :] if "outside " in reason else "not one it may have"
+                    )
+                    return ConfigError(f"{self._settings.where(key)}: the value of {key} is {wrong}")
+        return ConfigError(f"{self._settings.path}: {reason}")
 
     def _connect(self, admin: AdminClient) -> set[str]:
         """The topics there are, once a broker answers; the cause when none does.
@@ -208,16 +235,15 @@ class KafkaTransport(Transport):
     def subscribe(self, topic: str, group: str | None = None, on_assigned: OnAssigned | None = None) -> None:
         self._topic = topic
         # Without a group nothing is committed; librdkafka wants a name all the same.
-        name = {"group.id": group or f"requestor-{uuid.uuid4()}"}
-        skip = (*_PRODUCER_ONLY, "group.id")
-        consumer: Consumer = self._client(Consumer, {**_CONSUMER, **name}, skip=skip)
+        name = group or f"requestor-{uuid.uuid4()}"
+        consumer: Consumer = self._client(Consumer, _CONSUMER, {"group.id": name})
         self._consumer = consumer
         if group is None:
             self._assign_from_now_on(consumer)
             return
 
         def tell() -> None:
-            if on_assigned is not None:
+            if on_assigned is not None and self._consumer is not None:  # None: it is being closed
                 on_assigned(sorted(self._assigned))
 
         def on_assign(_: Consumer, partitions: list[TopicPartition]) -> None:
@@ -247,7 +273,7 @@ class KafkaTransport(Transport):
             metadata = consumer.list_topics(self._topic, timeout=CONNECT_SECONDS).topics[self._topic]
             partitions = [TopicPartition(self._topic, partition) for partition in metadata.partitions]
             for each in partitions:
-                each.offset = consumer.get_watermark_offsets(each, timeout=CONNECT_SECONDS)[1]
+                each.offset = _high_watermark(consumer, each)
             consumer.assign(partitions)
         except KafkaException as error:
             self._raise_translated(error, f"reading topic {self._topic!r}")
@@ -379,10 +405,11 @@ class KafkaTransport(Transport):
     # --- closing and errors --------------------------------------------------------------------
 
     def close(self) -> None:
-        if self._consumer is not None:
+        consumer = self._consumer
+        if consumer is not None:
             self._commit_answered(list(self._answered))
-            self._consumer.close()
             self._consumer = None
+            consumer.close()
         left = self._producer.flush(CLOSE_SECONDS)
         if left:
             log.warning("%d messages were not confirmed before closing", left)
@@ -391,7 +418,8 @@ class KafkaTransport(Transport):
         """librdkafka's news between the calls. Never raises: that would throw away a batch."""
         if error.code() in _HOPELESS or error.fatal():
             self._failure = self._failure or _translate(error, self._settings["bootstrap.servers"])
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and time.monotonic() > self._quiet_until:
+            self._quiet_until = time.monotonic() + DOWN_SECONDS
             log.warning("no broker answers at %s; trying again", self._settings["bootstrap.servers"])
 
     def _raise_failure(self) -> None:
@@ -406,6 +434,18 @@ class KafkaTransport(Transport):
 def _headers(record: Record) -> list[tuple[str, bytes | None]]:
     # A received record has its headers as a list of pairs, with values of bytes or None.
     return cast(list[tuple[str, bytes | None]], record.headers() or [])
+
+
+def _high_watermark(consumer: Consumer, partition: TopicPartition) -> int:
+    """The offset that the next record gets; waits for a partition that is just being made or moved."""
+    deadline = time.monotonic() + TOPIC_SECONDS
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=CONNECT_SECONDS)[1]
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
+                raise
+            consumer.poll(0.02)
 
 
 def _has_leaders(admin: AdminClient, topic: str) -> bool:

@@ -1,0 +1,39 @@
+"""One real Apache Kafka for the whole test session, and the scripts as processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imagebus.broker import EmbeddedBroker
+from imagebus.errors import BrokerError
+from imagebus.kafka_jars import kafka_jars
+
+
+@pytest.fixture(scope="session")
+def kafka_jars_here() -> None:
+    """Skips at home where Apache Kafka can be had neither from Maven nor from the cache; fails in CI."""
+    try:
+        kafka_jars()
+    except BrokerError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no Apache Kafka: {error}")
+
+
+@pytest.fixture(scope="session")
+def broker(kafka_jars_here: None) -> Iterator[EmbeddedBroker]:
+    """The embedded broker on a free port, with one node."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def config(broker: EmbeddedBroker, tmp_path: Path) -> Path:
+    """A config file that names the broker."""
+    path = tmp_path / "kafka.config"
+    path.write_text(f"bootstrap.servers = {broker.bootstrap}\n")
+    return path
