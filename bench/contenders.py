@@ -1,0 +1,160 @@
+"""Who is measured, and how. Each contender is a function of the ground and the round: its figures.
+
+On the backlog, `images_per_s` counts from the moment the contender has its partitions, when it has
+taken nothing yet, to the moment the broker stores the last reply. `cpu_ms_per_1000` (images) is the CPU
+time of its process in the same span, so that starting is left out; `ready_s` is from the start of the
+process to that moment. `resident_mb` is read after the last reply.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench.ground import PACKAGE, REQUESTS, Ground
+from bench.program import BenchFailed, Program
+from bench.replies import Outcome, Topic, check
+from imagebus import Client, connect
+from imagebus.images import SAMPLE
+
+Figures = dict[str, float]
+Contender = Callable[[Ground, int], Figures]
+
+READY_LIMIT = 90.0  # seconds; TensorFlow's import on a busy machine is the measure
+BARE_LIMIT = 120.0  # seconds
+BACKLOG_LIMIT = 120.0  # seconds; what is not answered by then counts as lost
+LOOK = 0.2  # seconds between two looks at how many replies there are
+WARM_UP = 50  # packages sent one at a time before those that count
+
+
+def bare(batch: int, ground: Ground, _: int) -> Figures:
+    """ONNX Runtime alone, on as many images as the backlog has."""
+    images = str(ground.packages * PACKAGE)
+    with Program("-m", "bench.bare", ground.model, SAMPLE, str(batch), images) as program:
+        done = json.loads(program.wait_for("done:", BARE_LIMIT)[1])
+    return {
+        "images_per_s": done["images"] / done["seconds"],
+        "cpu_ms_per_1000": done["cpu"] * 1e6 / done["images"],
+    }
+
+
+def replier(ground: Ground, round_number: int) -> Figures:
+    """`replier.py` on the whole backlog: every request must have its one right reply."""
+    topic = f"replier-{round_number}"
+    open_topics(ground, topic)
+    command = replier_command(ground, REQUESTS, topic, group=topic)
+    served = serve_backlog(ground, topic, BACKLOG_LIMIT, *command)
+    outcome = served.outcome
+    return served.figures | {
+        "lost": ground.packages - outcome.distinct,
+        "repeated": outcome.repeated,
+        "wrong": outcome.wrong,
+    }
+
+
+def keras_loop(ground: Ground, round_number: int) -> Figures:
+    """The loop as most people write it, on as much of the backlog as it can serve in its time."""
+    topic = f"keras-loop-{round_number}"
+    open_topics(ground, topic)
+    command = ("-m", "bench.keras_loop", ground.bootstrap, REQUESTS, topic, topic, ground.keras_model)
+    served = serve_backlog(ground, topic, ground.keras_seconds, *command)
+    if served.outcome.wrong:
+        raise BenchFailed(f"{ground.keras_model.name} and {ground.model.name} are not the same network")
+    return served.figures
+
+
+def echo_alone(ground: Ground, round_number: int) -> Figures:
+    """One package at a time to a loop without a model."""
+    requests, replies = f"echo-{round_number}-requests", f"echo-{round_number}-replies"
+    open_topics(ground, requests, replies)
+    with Program("-m", "bench.echo", ground.bootstrap, requests, replies) as program:
+        program.wait_for("ready:", READY_LIMIT)
+        return one_at_a_time(ground, requests, replies)
+
+
+def replier_alone(ground: Ground, round_number: int) -> Figures:
+    """One package at a time to `replier.py`."""
+    requests, replies = f"alone-{round_number}-requests", f"alone-{round_number}-replies"
+    open_topics(ground, requests, f"{requests}.dlt", replies)
+    with Program(*replier_command(ground, requests, replies, group="alone")) as program:
+        ready_at, _ = program.wait_for("ready:", READY_LIMIT)
+        return one_at_a_time(ground, requests, replies) | {"ready_s": ready_at - program.started}
+
+
+# In the order of each round. Peers of the same kind join here.
+CONTENDERS: dict[str, Contender] = {
+    "bare-100": partial(bare, 100),
+    "bare-5": partial(bare, PACKAGE),
+    "replier": replier,
+    "keras-loop": keras_loop,
+    "echo-alone": echo_alone,
+    "replier-alone": replier_alone,
+}
+
+
+def replier_command(ground: Ground, requests: str, replies: str, group: str) -> list[str]:
+    """The command as a user types it, with nothing tuned."""
+    bus = ["-f", str(ground.config), "-t1", requests, "-t2", replies, "-c", "kafka"]
+    return ["replier.py", *bus, "--group", group, "--model", str(ground.model)]
+
+
+def open_topics(ground: Ground, *topics: str) -> None:
+    """Create `topics` before anything is timed."""
+    connect("kafka", ground.config, topics=topics).close()
+
+
+@dataclass(frozen=True)
+class Served:
+    """What serving the backlog cost, and what came of it."""
+
+    figures: Figures
+    outcome: Outcome
+
+
+def serve_backlog(ground: Ground, replies_topic: str, limit: float, *command: str | Path) -> Served:
+    """Let `command` answer the backlog, for `limit` seconds at most, then end it and read its replies."""
+    with Topic(ground.bootstrap, replies_topic) as topic:
+        with Program(*command) as program:
+            ready_at, _ = program.wait_for("ready:", READY_LIMIT)
+            cpu_at_start = program.cpu_seconds()
+            deadline = time.monotonic() + limit
+            replies = 0
+            while replies < ground.packages and time.monotonic() < deadline:
+                program.check()
+                time.sleep(LOOK)
+                replies = topic.count()
+            cpu = program.cpu_seconds() - cpu_at_start
+            resident, most = program.resident_mb()
+            tensorflow = program.has_loaded("libtensorflow")
+        if not replies:
+            raise BenchFailed(f"no reply on {replies_topic} in {limit:.0f} s")
+        outcome = check(topic.read(), ground.is_right)  # only now, so that the last repeats are in
+    figures: Figures = {
+        "images_per_s": outcome.distinct * PACKAGE / (outcome.last - ready_at),
+        "cpu_ms_per_1000": cpu * 1e6 / (replies * PACKAGE),
+        "ready_s": ready_at - program.started,
+        "resident_mb": resident,
+        "peak_mb": most,
+        "tensorflow": float(tensorflow),
+    }
+    return Served(figures, outcome)
+
+
+def one_at_a_time(ground: Ground, requests: str, replies: str) -> Figures:
+    """Milliseconds from the call of `Client.predict` to its return: the median and the 99th of 100."""
+    seconds = []
+    with Client(connect("kafka", ground.config), requests=requests, replies=replies) as client:
+        for number in range(-WARM_UP, ground.singles):
+            images = ground.package(number)
+            started = time.perf_counter()
+            client.predict(images)
+            if number >= 0:
+                seconds.append(time.perf_counter() - started)
+    p50, p99 = np.percentile(seconds, [50, 99])
+    return {"p50_ms": float(p50) * 1000, "p99_ms": float(p99) * 1000}

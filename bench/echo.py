@@ -1,0 +1,38 @@
+"""What the bus alone costs: every request gets the same answer, and no model is asked.
+
+    python -m bench.echo BOOTSTRAP REQUESTS REPLIES
+
+The least that can answer over Kafka: nothing is checked, confirmed or committed. The reply is a valid
+one of five predictions, so that the same client can wait for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from confluent_kafka import Consumer, Producer
+
+PREDICTION = b'{"label":"Bag","probability":0.5,"top":[["Bag",0.5],["Coat",0.3],["Shirt",0.2]]}'
+REPLY = (
+    b'{"id":"%s","sha256":"%s","model":{"name":"echo","version":"0","sha256":""},"predictions":['
+    + b",".join([PREDICTION] * 5)
+    + b"]}"
+)
+
+
+def main(bootstrap: str, requests: str, replies: str) -> None:
+    # librdkafka holds a lone message back for 5 ms unless told otherwise; the replier tells it too.
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "echo", "auto.offset.reset": "earliest"})
+    consumer.subscribe([requests], on_assign=lambda *_: print("ready:", file=sys.stderr, flush=True))
+    while True:
+        message = consumer.poll(1.0)
+        if message is None or message.error():
+            continue
+        headers = dict(message.headers() or [])
+        producer.produce(replies, REPLY % (headers["correlation_id"], headers["sha256"]), message.key())
+        producer.poll(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,83 @@
+"""What all contenders stand on: one broker, one backlog, one model, one set of known answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.program import BenchFailed
+from bench.replies import Topic
+from imagebus import OnnxClassifier, connect, load_images
+from imagebus.messages import Images, Probabilities, encode_request
+
+PACKAGE = 5  # images in each
+REQUESTS = "requests"  # the backlog, which every contender reads from its start, in a group of its own
+# Where two classes are as likely as this, either is right: batches of other sizes add up otherwise.
+_SAME = 0.001
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The same for all contenders, in all rounds. `expected` is (len(images), 10), by the same model."""
+
+    bootstrap: str
+    config: Path
+    model: Path
+    model_name: str  # and version
+    keras_model: Path
+    packages: int
+    singles: int
+    keras_seconds: float
+    images: Images
+    labels: tuple[str, ...]
+    expected: Probabilities
+
+    def package(self, number: int) -> Images:
+        """The images of package `number`, (5, 28, 28); the sample starts over at its end."""
+        return self.images[self._rows(number)]
+
+    def is_right(self, number: int, labels: list[str]) -> bool:
+        """Whether `labels` are what the model says of package `number`."""
+        if len(labels) != PACKAGE or not set(labels) <= set(self.labels):
+            return False
+        likely = self.expected[self._rows(number)]
+        chosen = likely[np.arange(PACKAGE), [self.labels.index(label) for label in labels]]
+        return bool((chosen > likely.max(axis=1) - _SAME).all())
+
+    def _rows(self, number: int) -> slice:
+        start = number * PACKAGE % len(self.images)
+        return slice(start, start + PACKAGE)
+
+
+def lay_ground(
+    bootstrap: str, folder: Path, model: Path, *, packages: int, singles: int, keras_seconds: float
+) -> Ground:
+    """Write the config file, load the sample, predict it once, and fill the backlog."""
+    config = folder / "kafka.config"
+    config.write_text(f"bootstrap.servers = {bootstrap}\n", encoding="utf-8")
+    sample = load_images().images
+    images = sample[: len(sample) - len(sample) % PACKAGE]  # whole packages only
+    classifier = OnnxClassifier(model)
+    ground = Ground(
+        bootstrap=bootstrap,
+        config=config,
+        model=model,
+        model_name=f"{classifier.model.name} {classifier.model.version}",
+        keras_model=model.with_suffix(".keras"),
+        packages=packages,
+        singles=singles,
+        keras_seconds=keras_seconds,
+        images=images,
+        labels=classifier.labels,
+        expected=classifier.predict(images),
+    )
+    # The dead-letter topic is the replier's to make, but not while it is timed.
+    with connect("kafka", config, topics=[REQUESTS, f"{REQUESTS}.dlt"]) as transport:
+        for number in range(packages):
+            transport.publish(encode_request(ground.package(number), REQUESTS, id=str(number)))
+    with Topic(bootstrap, REQUESTS) as requests:
+        if requests.count() != packages:
+            raise BenchFailed(f"the backlog has {requests.count()} packages instead of {packages}")
+    return ground

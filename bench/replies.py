@@ -1,0 +1,93 @@
+"""A topic as the bench sees it: how many records it has, and, afterwards, what they say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import orjson
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Message as Record
+
+TIMEOUT = 10.0  # seconds for any answer of the broker
+READ_AT_ONCE = 1000  # records
+
+
+class Stored(Protocol):
+    """What `check` needs of a record of confluent-kafka."""
+
+    def key(self) -> bytes | None:
+        """The number of the package it answers, in decimal."""
+        ...
+
+    def value(self) -> bytes | None:
+        """JSON with `predictions`."""
+        ...
+
+    def timestamp(self) -> tuple[int, int]:
+        """Its kind, and when the broker stored it, in Unix milliseconds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the requests. `last` is when the broker stored the last reply, Unix seconds."""
+
+    distinct: int
+    repeated: int
+    wrong: int
+    last: float
+
+
+class Topic:
+    """One topic, read without a group while the `with` block runs."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "bench",  # librdkafka wants one; nothing is committed
+                "enable.auto.commit": False,
+            }
+        )
+        partitions = self._consumer.list_topics(name, timeout=TIMEOUT).topics[name].partitions
+        self._partitions = [TopicPartition(name, partition, 0) for partition in partitions]
+
+    def count(self) -> int:
+        """Records so far. Only offsets are asked for, so that it costs the measured ones nothing."""
+        return sum(self._ends())
+
+    def read(self) -> Iterator[Record]:
+        """Every record that is there now, from the first on."""
+        left = self.count()
+        self._consumer.assign(self._partitions)
+        while left:
+            records = self._consumer.consume(min(left, READ_AT_ONCE), TIMEOUT)
+            if not records:
+                raise TimeoutError(f"{left} records did not come within {TIMEOUT:.0f} s")
+            yield from records
+            left -= len(records)
+
+    def _ends(self) -> list[int]:
+        return [self._consumer.get_watermark_offsets(each, timeout=TIMEOUT)[1] for each in self._partitions]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+
+def check(records: Iterable[Stored], is_right: Callable[[int, list[str]], bool]) -> Outcome:
+    """Count replies by request. Their keys are the numbers of the packages they answer."""
+    answered: Counter[int] = Counter()
+    wrong = last = 0
+    for record in records:
+        number = int(record.key() or b"-1")
+        answered[number] += 1
+        predictions = orjson.loads(record.value() or b"{}").get("predictions", [])
+        wrong += not is_right(number, [each["label"] for each in predictions])
+        last = max(last, record.timestamp()[1])
+    return Outcome(len(answered), answered.total() - len(answered), wrong, last / 1000)
