@@ -9,6 +9,7 @@ install exactly those versions, each file checked against its SHA-256. Groups ar
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tomllib
@@ -47,23 +48,37 @@ def main(groups: set[str]) -> None:
     stamp = VENV / f"installed-{'-'.join(sorted(groups)) or 'main'}"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
         return
-    if not (VENV / "bin" / "python").exists():
-        print(f"making a virtual environment in {VENV.name}", flush=True)
-        try:
-            venv.create(VENV, with_pip=True)
-        except subprocess.CalledProcessError:
-            sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
+    make_environment()
     listing = VENV / "requirements.txt"
     listing.write_text(wanted, encoding="utf-8")
     print(
         f"installing {wanted.count('==')} locked packages: {' '.join(sorted(groups | {'main'}))}", flush=True
     )
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
-    done = subprocess.run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(listing)])
-    if done.returncode:
+    if not run("-m", "pip", "install", "--require-hashes", "--only-binary=:all:", "-r", str(listing)):
         sys.exit("pip could not install the packages; its last lines say why")
     stamp.write_text(digest, encoding="utf-8")
 
 
+def make_environment() -> None:
+    """Make `.venv` with pip in it, unless it is there: whole, or as Poetry makes it, without pip."""
+    if (VENV / "bin" / "python").exists() and (run("-c", "import pip", quiet=True) or run("-m", "ensurepip")):
+        return
+    print(f"making a virtual environment in {VENV.name}", flush=True)
+    try:
+        venv.create(VENV, with_pip=True, clear=True)  # an interrupted set-up leaves half of one
+    except subprocess.CalledProcessError:
+        sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
+
+
+def run(*arguments: str, quiet: bool = False) -> bool:
+    """Whether the environment's Python ran with success; its output is the progress that is shown."""
+    command = [str(VENV / "bin" / "python"), *arguments]
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return subprocess.run(command, env=environment, capture_output=quiet, check=False).returncode == 0
+
+
 if __name__ == "__main__":
-    main(set(sys.argv[1:]))
+    try:
+        main(set(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says it; the next run takes up where this one stopped
