@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
@@ -84,3 +85,20 @@ def python(script: str, *arguments: str | Path, cwd: Path = ROOT) -> Program:
     """A script of this project, or with -m a module of it."""
     name: list[str | Path] = ["-m", script] if not script.endswith(".py") else [ROOT / script]
     return Program(sys.executable, *name, *arguments, cwd=cwd)
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of all that `pid` started and what those started."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    found = [int(each) for each in listed.stdout.split()]
+    return found + [each for child in found for each in descendants(child)]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """Wait for the end of processes that are not this one's children, so that nothing tells of it."""
+    deadline = time.monotonic() + SECONDS
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"of {pids} some are still running"
+        time.sleep(0.05)

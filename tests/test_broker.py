@@ -17,25 +17,9 @@ from imagebus.broker import EmbeddedBroker, main
 from imagebus.errors import BrokerError, ConfigError
 from imagebus.kafka_jars import cache_folder, kafka_jars, locked_jars
 
-from .programs import SECONDS, Program, python
+from .programs import SECONDS, Program, descendants, python, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("kafka_jars_here")
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of what `pid` started: Java and its watcher."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    return [int(each) for each in listed.stdout.split()]
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    """Wait for the end of processes that are not this one's children, so that nothing tells of it."""
-    deadline = time.monotonic() + SECONDS
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, f"{pids} are still running"
-        time.sleep(0.05)
 
 
 def free_port() -> int:
@@ -78,7 +62,7 @@ def start(*options: str) -> Program:
 def test_it_says_where_it_is_and_stops_with_0_on_a_signal(number: signal.Signals) -> None:
     port = free_port()
     program = start("--port", str(port))
-    kafka = children(program.pid)
+    kafka = descendants(program.pid)
 
     status = program.stop(number)
 
@@ -90,7 +74,7 @@ def test_it_says_where_it_is_and_stops_with_0_on_a_signal(number: signal.Signals
 
 def test_nothing_is_left_when_it_is_killed() -> None:
     program = start("--port", str(free_port()))
-    kafka = children(program.pid)
+    kafka = descendants(program.pid)
 
     program.send(signal.SIGKILL)
 
