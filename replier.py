@@ -84,9 +84,12 @@ def main() -> int:
 
 def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
     if args.runtime == "keras":
-        from cnn_minst import KerasClassifier  # TensorFlow: only for those who ask for it
+        try:
+            from cnn_minst import KerasClassifier  # TensorFlow: only for those who ask for it
 
-        return KerasClassifier(args.model or MODELS / "fashion.keras")
+            return KerasClassifier(args.model or MODELS / "fashion.keras")
+        except (ImportError, OSError, ValueError) as error:
+            raise imagebus.ModelError(str(error)) from None
     labels = args.labels.split(",") if args.labels else ()
     return imagebus.OnnxClassifier(args.model or MODELS / "fashion.onnx", labels=labels, threads=args.threads)
 

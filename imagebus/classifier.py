@@ -18,7 +18,7 @@ import onnxruntime as ort
 import orjson
 
 from imagebus.errors import ModelError
-from imagebus.messages import Images, Model, Probabilities
+from imagebus.messages import Images, Model, ModelIdentity, Probabilities
 
 # Larger batches cost memory (60 MB from 150 to 500 images) and gain next to nothing.
 MAX_IMAGES_PER_RUN = 160
@@ -29,8 +29,13 @@ _INPUT_SHAPES = ((28, 28), (28, 28, 1), (1, 28, 28), (784,))
 class Classifier(Protocol):
     """What the worker needs of a model, whichever runtime it runs in."""
 
-    model: Model
-    labels: tuple[str, ...]
+    @property
+    def model(self) -> ModelIdentity:
+        """Which model it is."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its classes."""
 
     def predict(self, images: Images) -> Probabilities:
         """Probabilities, float32 (N, len(labels)), of uint8 images (N, 28, 28)."""

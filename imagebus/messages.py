@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,22 @@ class Message:
                 except UnicodeDecodeError:
                     return None
         return None
+
+
+class ModelIdentity(Protocol):
+    """What a reply says of the model that answered; a classifier from outside the package brings its own."""
+
+    @property
+    def name(self) -> str:
+        """Its name, the same from version to version."""
+
+    @property
+    def version(self) -> str:
+        """Which of the models of that name."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest (hex) of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +268,7 @@ def _integer(text: str | None) -> int | None:
 
 
 def encode_reply(
-    envelope: Envelope, topic: str, model: Model, labels: Sequence[str], probabilities: Probabilities
+    envelope: Envelope, topic: str, model: ModelIdentity, labels: Sequence[str], probabilities: Probabilities
 ) -> Message:
     """The predictions for one request, as its reply message; `probabilities` is (N, len(labels))."""
     if envelope.content_type == V2_JSON:
@@ -261,7 +277,7 @@ def encode_reply(
         body = {
             "id": envelope.id,
             "sha256": envelope.sha256,
-            "model": model,
+            "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
             "predictions": _predictions(labels, probabilities, envelope.top),
         }
     return _reply(envelope, topic, b"ok", orjson.dumps(body))
@@ -340,7 +356,7 @@ def _predictions(labels: Sequence[str], probabilities: Probabilities, top: int) 
 
 
 def _v2_body(
-    envelope: Envelope, model: Model, labels: Sequence[str], probabilities: Probabilities
+    envelope: Envelope, model: ModelIdentity, labels: Sequence[str], probabilities: Probabilities
 ) -> dict[str, Any]:
     count, classes = probabilities.shape
     return {
