@@ -3,7 +3,7 @@
     python3 tools/make_sample.py [FOLDER]
 
 FOLDER has the IDX files, if neither Keras's cache nor Debian's package does. The same data give the
-same sample: the images are drawn with a fixed seed, and keep the order of the test set.
+same file: the images are drawn with a fixed seed, and keep the order of the test set.
 """
 
 from __future__ import annotations
@@ -12,36 +12,37 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cnn_minst import LABELS, load_data  # noqa: E402 - the scripts are beside tools/, not in a package
+from cnn_minst import LABELS, load_data  # noqa: E402 - it is beside tools/, not in a package
 
 SAMPLE = ROOT / "samples" / "fashion-mnist-1000.npz"
 PER_CLASS = 100
 SEED = 0
 
 
-def draw(labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[int]:
-    """Positions of PER_CLASS images of each class, in the order of the test set."""
+def draw(labels: npt.NDArray[np.int64]) -> list[int]:
+    """Positions of PER_CLASS images of each class, in ascending order."""
     rng = np.random.default_rng(SEED)
-    drawn = (
+    drawn = [
         rng.choice(np.flatnonzero(labels == number), PER_CLASS, replace=False)
         for number in range(len(LABELS))
-    )
-    return sorted(np.concatenate(list(drawn)).tolist())
+    ]
+    return sorted(np.concatenate(drawn).tolist())
 
 
-def main(folder: str | None = None) -> None:
+def main(folder: str | Path | None = None, sample: Path = SAMPLE) -> None:
     _, (images, labels) = load_data(folder)
     rows = draw(labels)
-    SAMPLE.parent.mkdir(exist_ok=True)
+    sample.parent.mkdir(exist_ok=True)
     np.savez_compressed(
-        SAMPLE, images=images[rows], labels=labels[rows].astype(np.uint8), names=np.array(LABELS)
+        sample, images=images[rows], labels=labels[rows].astype(np.uint8), names=np.array(LABELS)
     )
-    print(f"{SAMPLE.relative_to(ROOT)}: {len(rows)} images, {SAMPLE.stat().st_size:,} bytes")
+    print(f"{sample.name}: {len(rows):,} images, {sample.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else None)
