@@ -1,0 +1,536 @@
+"""The network: its data, what it refuses, training, the files it writes, and the shipped ones."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from onnx import load as load_onnx
+
+import cnn_minst
+from cnn_minst import (
+    EPOCHS,
+    FILES,
+    LABELS,
+    MODELS,
+    RECIPE,
+    CNNFashion,
+    KerasClassifier,
+    build_network,
+    grey_levels,
+    hold_out,
+    load_data,
+    version_of,
+)
+from imagebus.classifier import OnnxClassifier
+from imagebus.images import SAMPLE
+from imagebus.messages import Reply, decode_reply, encode_reply, encode_request, read_envelope
+
+Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+# Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+# The floor is for all 10,000 test images. Of a sample of 1,000, three standard deviations less may be right.
+FLOOR = 0.925
+SAMPLE_FLOOR = FLOOR - 3 * (FLOOR * (1 - FLOOR) / 1000) ** 0.5
+
+
+@pytest.fixture(scope="module")
+def sample() -> tuple[Array, Array]:
+    with np.load(SAMPLE) as arrays:
+        return arrays["images"], arrays["labels"]
+
+
+@pytest.fixture(scope="module")
+def fitted(sample: tuple[Array, Array]) -> CNNFashion:
+    images, labels = sample
+    network = CNNFashion()
+    network.fit(images[:300], labels[:300], epochs=4)
+    return network
+
+
+def write_idx(folder: Path, images: Array, labels: Array) -> Path:
+    """A folder with the four files of Fashion-MNIST; the first two thirds of the images are to train with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cut = len(images) * 2 // 3
+    for name, array in zip(FILES, (images[:cut], labels[:cut], images[cut:], labels[cut:]), strict=True):
+        header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+        (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    return folder
+
+
+# --- data ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    """The given folder, Keras's cache and Debian's folder, all of them empty; a download meets a closed port."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(cnn_minst, "DEBIAN", tmp_path / "debian")
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:1")
+    return tmp_path / "given", tmp_path / "keras" / "datasets" / "fashion-mnist", tmp_path / "debian"
+
+
+def test_data_come_from_the_given_folder_then_from_keras_cache_then_from_debian(
+    places: tuple[Path, Path, Path], sample: tuple[Array, Array]
+) -> None:
+    given, cache, debian = places
+    images, labels = sample
+    found = []
+
+    for number, place in reversed(list(enumerate((given, cache, debian), start=1))):
+        write_idx(place, images[: 3 * number], labels[: 3 * number])
+        (train, _), (test, _) = load_data(given)
+        found.append(len(train) + len(test))
+
+    assert found == [9, 6, 3]
+
+
+def test_data_keep_images_labels_and_the_split(
+    places: tuple[Path, Path, Path], sample: tuple[Array, Array]
+) -> None:
+    images, labels = sample
+    folder = write_idx(places[0], images[:30], labels[:30])
+
+    (train_images, train_labels), (test_images, test_labels) = load_data(folder)
+
+    np.testing.assert_array_equal(train_images, images[:20])
+    np.testing.assert_array_equal(train_labels, labels[:20])
+    np.testing.assert_array_equal(test_images, images[20:30])
+    np.testing.assert_array_equal(test_labels, labels[20:30])
+
+
+def test_data_that_are_nowhere_are_an_error_that_names_all_four_places(
+    places: tuple[Path, Path, Path],
+) -> None:
+    given, cache, debian = places
+
+    with pytest.raises(FileNotFoundError) as missing:
+        load_data(given)
+
+    message = str(missing.value)
+    for place in (f"given folder: {given}", str(cache), str(debian), "dataset-fashion-mnist", "download: "):
+        assert place in message
+
+
+def test_a_damaged_file_is_named(places: tuple[Path, Path, Path], sample: tuple[Array, Array]) -> None:
+    folder = write_idx(places[0], sample[0][:6], sample[1][:6])
+    file = folder / f"{FILES[0]}-ubyte.gz"
+    whole = file.read_bytes()
+    pixels = gzip.decompress(whole)
+    damages = {
+        "cut off": whole[: len(whole) // 2],
+        "not compressed": pixels,
+        "too few pixels": gzip.compress(pixels[:-1]),
+        "no header": gzip.compress(pixels[:3]),
+        "empty": b"",
+    }
+
+    for damage in damages.values():
+        file.write_bytes(damage)
+
+        with pytest.raises(ValueError, match=re.escape(f"{file}: not a whole gzipped IDX file")):
+            load_data(folder)
+
+
+# --- grey levels -----------------------------------------------------------------------------------
+
+
+def test_integers_are_grey_levels_even_when_none_is_above_one() -> None:
+    images = np.ones((2, 28, 28), np.int64)
+
+    np.testing.assert_array_equal(grey_levels(images), np.ones((2, 28, 28), np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_up_to_one_are_shares_of_255(dtype: type[np.floating[Any]]) -> None:
+    levels = np.arange(256, dtype=np.uint8).repeat(4)[: 28 * 28].reshape(1, 28, 28)
+    images = (levels / levels.max()).astype(dtype)
+
+    expected = np.rint(levels / levels.max() * 255)
+    np.testing.assert_allclose(grey_levels(images), expected, atol=1 if dtype == np.float16 else 0)
+    assert grey_levels(images).dtype == np.uint8
+
+
+def test_floats_above_one_are_grey_levels_and_are_rounded() -> None:
+    images = np.zeros((1, 28, 28))
+    images[0, 0, :4] = 0.4, 1.6, 254.5, 255.0
+
+    assert grey_levels(images)[0, 0, :4].tolist() == [0, 2, 254, 255]
+
+
+def test_the_network_sees_the_same_image_in_each_of_the_three_ways(
+    fitted: CNNFashion, sample: tuple[Array, Array]
+) -> None:
+    images = sample[0][:20]
+
+    as_integers = fitted.predict(images).probabilities
+    as_levels = fitted.predict(images.astype(np.float64)).probabilities
+    as_shares = fitted.predict(images / 255).probabilities
+
+    np.testing.assert_array_equal(as_levels, as_integers)
+    np.testing.assert_array_equal(as_shares, as_integers)
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+ZEROS = np.zeros((4, 28, 28))
+FOUR = np.arange(4)
+
+
+def one_pixel(value: float) -> Array:
+    images = ZEROS.copy()
+    images[1, 2, 3] = value
+    return images
+
+
+BAD_IMAGES: dict[str, tuple[Any, str]] = {
+    "two dimensions": (np.zeros((4, 784)), "images are float64 (4, 784), expected (N, 28, 28)"),
+    "four dimensions": (np.zeros((4, 28, 28, 1)), "images are float64 (4, 28, 28, 1), expected (N, 28, 28)"),
+    "one image": (np.zeros((28, 28)), "images are float64 (28, 28), expected (N, 28, 28)"),
+    "another size": (np.zeros((4, 32, 32)), "images are float64 (4, 32, 32), expected (N, 28, 28)"),
+    "none": (np.zeros((0, 28, 28)), "images are float64 (0, 28, 28), expected (N, 28, 28), N at least 1"),
+    "rows of unequal length": ([[[0, 1], [0]]], "expected images (N, 28, 28); what came is no array"),
+    "objects": (np.full((4, 28, 28), None), "images are object, expected integers or floats"),
+    "texts": (np.full((4, 28, 28), "0"), "images are <U1, expected integers or floats"),
+    "booleans": (np.full((4, 28, 28), True), "images are bool, expected integers or floats"),
+    "complex": (np.zeros((4, 28, 28), complex), "images are complex128, expected integers or floats"),
+    "NaN": (one_pixel(np.nan), "images run from nan to nan, expected 0 to 255"),
+    "infinity": (one_pixel(np.inf), "images run from 0.0 to inf, expected 0 to 255"),
+    "below 0": (one_pixel(-1), "images run from -1.0 to 0.0, expected 0 to 255"),
+    "above 255": (np.full((4, 28, 28), 256), "images run from 256 to 256, expected 0 to 255"),
+}
+BAD_LABELS: dict[str, tuple[Any, str]] = {
+    "none": (None, "labels are object (), expected (4,), one for each image"),
+    "too few": (FOUR[:3], "labels are int64 (3,), expected (4,), one for each image"),
+    "a column": (FOUR[:, np.newaxis], "labels are int64 (4, 1), expected (4,)"),
+    "one-hot": (np.eye(4, 10), "labels are float64 (4, 10), expected (4,)"),
+    "ragged": ([[1, 2], [3]], "expected labels (4,); what came is no array"),
+    "texts": (["Coat"] * 4, "labels are <U4, expected integers from 0 to 9"),
+    "objects": (np.array([0, 1, 2, None]), "labels are object, expected integers from 0 to 9"),
+    "floats": (np.array([0, 1, 2, 3.5]), "labels are float64, expected integers from 0 to 9"),
+    "NaN": (np.array([0, 1, 2, np.nan]), "labels are float64, expected integers from 0 to 9"),
+    "negative": (np.array([0, 1, 2, -1]), "labels run from -1 to 2, expected integers from 0 to 9"),
+    "ten": (np.array([0, 1, 2, 10]), "labels run from 0 to 10, expected integers from 0 to 9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_images_that_are_none_are_refused_with_what_came_and_what_is_expected(
+    case: str, fitted: CNNFashion
+) -> None:
+    images, reason = BAD_IMAGES[case]
+
+    for call in (
+        lambda: CNNFashion().fit(images, FOUR),
+        lambda: fitted.evaluate(images, FOUR),
+        lambda: fitted.predict(images),
+    ):
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            call()
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_are_none_are_refused_with_what_came_and_what_is_expected(
+    case: str, fitted: CNNFashion
+) -> None:
+    labels, reason = BAD_LABELS[case]
+
+    for call in (lambda: CNNFashion().fit(ZEROS, labels), lambda: fitted.evaluate(ZEROS, labels)):
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            call()
+
+
+def test_labels_without_images_are_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("images are object (), expected (N, 28, 28)")):
+        CNNFashion().fit(None, FOUR)
+
+
+def test_one_image_is_too_few_to_train_with() -> None:
+    with pytest.raises(ValueError, match="1 image came, expected at least 2"):
+        CNNFashion().fit(ZEROS[:1], FOUR[:1])
+
+
+def test_no_epoch_is_too_few_to_train_for() -> None:
+    with pytest.raises(ValueError, match="epochs is 0, expected at least 1"):
+        CNNFashion().fit(ZEROS, FOUR, epochs=0)
+
+
+def test_a_network_without_weights_says_how_it_gets_them(tmp_path: Path) -> None:
+    empty = CNNFashion()
+
+    for call in (
+        lambda: empty.predict(ZEROS),
+        lambda: empty.evaluate(ZEROS, FOUR),
+        lambda: empty.save(tmp_path),
+    ):
+        with pytest.raises(RuntimeError, match="fit\\(\\) trains one"):
+            call()
+
+
+# --- training --------------------------------------------------------------------------------------
+
+
+def test_training_on_own_images_gives_the_same_weights_each_time_and_writes_nothing(
+    fitted: CNNFashion, sample: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = sample
+    monkeypatch.chdir(tmp_path)
+    shipped = {file: file.read_bytes() for file in MODELS.iterdir()}
+    again = CNNFashion()
+
+    again.fit(images[:300], labels[:300], epochs=4)
+
+    for first, second in zip(fitted.network.get_weights(), again.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert {file: file.read_bytes() for file in MODELS.iterdir()} == shipped
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_learns(fitted: CNNFashion, sample: tuple[Array, Array]) -> None:
+    images, labels = sample
+
+    assert fitted.evaluate(images[300:], labels[300:]) > 0.3  # guessing: 0.1
+
+
+def test_the_best_epoch_is_kept_and_not_the_last(sample: tuple[Array, Array]) -> None:
+    images = sample[0][:240]
+    chance = np.random.default_rng(0).integers(10, size=240)  # nothing to learn: accuracy goes up and down
+    network = CNNFashion()
+
+    network.fit(images, chance, epochs=8)
+
+    _, held_out = hold_out(240)
+    report = network.report
+    assert report is not None
+    assert report.accuracies[report.best - 1] == max(report.accuracies) > report.accuracies[-1]
+    assert network.evaluate(images[held_out], chance[held_out]) == pytest.approx(max(report.accuracies))
+
+
+def test_training_on_fashion_mnist_tells_its_accuracy_and_writes_files_and_card(
+    sample: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = sample
+    data, models = write_idx(tmp_path / "data", images[:300], labels[:300]), tmp_path / "models"
+    network = CNNFashion()
+
+    network.fit(epochs=2, data=data, models=models)
+
+    accuracy = network.evaluate(images[200:300], labels[200:300])
+    output = capsys.readouterr().out
+    assert "Epoch 2/2" in output
+    assert f"accuracy on the 100 test images: {accuracy:.2%}" in output
+    assert sorted(file.name for file in models.iterdir()) == [
+        "README.md",
+        "confusion.png",
+        "fashion.keras",
+        "fashion.onnx",
+    ]
+    card = (models / "README.md").read_text(encoding="utf-8")
+    assert "CNNFashion().fit(epochs=2)" in card
+    assert f"**{accuracy:.2%}** of the 100 test images are right" in card
+    assert "183 training images trained the network, 17 were held out" in card
+    assert network.evaluate(data=data) == accuracy
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def test_a_saved_network_is_loaded_again(
+    fitted: CNNFashion, sample: tuple[Array, Array], tmp_path: Path
+) -> None:
+    images = sample[0][:50]
+
+    fitted.save(tmp_path / "new" / "folder")
+    loaded = CNNFashion.load(tmp_path / "new" / "folder")
+
+    assert loaded.predict(images).labels == fitted.predict(images).labels
+    np.testing.assert_array_equal(loaded.predict(images).probabilities, fitted.predict(images).probabilities)
+
+
+def test_the_card_of_a_network_trained_on_own_images_claims_no_accuracy(
+    fitted: CNNFashion, tmp_path: Path
+) -> None:
+    (tmp_path / "confusion.png").write_bytes(b"of an earlier network")
+
+    fitted.save(tmp_path)
+    own = (tmp_path / "README.md").read_text(encoding="utf-8")
+    CNNFashion.load(tmp_path).save(tmp_path)
+    loaded = (tmp_path / "README.md").read_text(encoding="utf-8")
+
+    assert "its accuracy on Fashion-MNIST is not measured here" in own
+    assert "CNNFashion().fit(trainX, trainY)" in own
+    assert "its training is not known here" in loaded
+    for card in (own, loaded):
+        assert "## Accuracy" not in card
+        assert "Zalando" not in card
+    assert not (tmp_path / "confusion.png").exists()
+
+
+def test_the_onnx_file_gives_the_same_probabilities_as_keras(
+    fitted: CNNFashion, sample: tuple[Array, Array], tmp_path: Path
+) -> None:
+    images = sample[0]
+
+    fitted.save(tmp_path)
+    onnx = OnnxClassifier(tmp_path / "fashion.onnx").predict(images)
+
+    np.testing.assert_allclose(onnx, fitted.predict(images).probabilities, atol=1e-4)
+
+
+def test_the_onnx_file_describes_itself(fitted: CNNFashion, tmp_path: Path) -> None:
+    fitted.save(tmp_path)
+
+    onnx = OnnxClassifier(tmp_path / "fashion.onnx")
+
+    assert onnx.labels == LABELS
+    assert onnx.model.name == "fashion"
+    assert onnx.model.version == version_of(fitted.network)
+    model = load_onnx(tmp_path / "fashion.onnx")
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["images", "probabilities"]
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+def test_the_same_weights_give_the_same_onnx_file(fitted: CNNFashion, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "first")
+
+    CNNFashion.load(tmp_path / "first").save(tmp_path / "second")
+
+    first, second = (tmp_path / folder / "fashion.onnx" for folder in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+# --- serving ---------------------------------------------------------------------------------------
+
+
+def test_both_runtimes_serve_the_same_network(
+    fitted: CNNFashion, sample: tuple[Array, Array], tmp_path: Path
+) -> None:
+    images = sample[0][:200]
+    fitted.save(tmp_path)
+
+    in_keras = KerasClassifier(tmp_path / "fashion.keras")
+    in_onnx = OnnxClassifier(tmp_path / "fashion.onnx")
+
+    assert in_keras.labels == in_onnx.labels
+    assert (in_keras.model.name, in_keras.model.version) == (in_onnx.model.name, in_onnx.model.version)
+    assert in_keras.model.sha256 == hashlib.sha256((tmp_path / "fashion.keras").read_bytes()).hexdigest()
+    np.testing.assert_allclose(in_keras.predict(images), in_onnx.predict(images), atol=1e-4)
+    assert in_keras.predict(images).dtype == np.float32
+
+
+def test_a_reply_tells_which_keras_file_answered(fitted: CNNFashion, tmp_path: Path) -> None:
+    fitted.save(tmp_path)
+    classifier = KerasClassifier(tmp_path / "fashion.keras")
+    images = np.zeros((2, 28, 28), np.uint8)
+    request = encode_request(images, "requests", id="a")
+    envelope = read_envelope(request)
+
+    message = encode_reply(
+        envelope, "replies", classifier.model, classifier.labels, classifier.predict(images)
+    )
+
+    reply = decode_reply(message)
+    assert isinstance(reply, Reply)
+    assert asdict(reply.model) == asdict(classifier.model)
+
+
+def small_network(inputs: tuple[int, ...], outputs: int, *extra: Any) -> Any:
+    layers = keras.layers
+    return keras.Sequential([keras.Input(inputs), *extra, layers.Flatten(), layers.Dense(outputs)])
+
+
+def test_files_that_hold_no_such_network_are_refused_by_name(tmp_path: Path) -> None:
+    text, old, colour, binary = (
+        tmp_path / name for name in ("text.keras", "old.h5", "rgb.keras", "two.keras")
+    )
+    text.write_text("no network")
+    old.write_bytes(b"")
+    small_network((28, 28, 3), 10).save(colour)
+    small_network((28, 28), 2).save(binary)
+    cases = {
+        text: "not a network that Keras loads",
+        old: "expected a .keras file",
+        colour: "from (None, 28, 28, 3) to (None, 10), expected (None, 28, 28) to (None, 10)",
+        binary: "from (None, 28, 28) to (None, 2), expected (None, 28, 28) to (None, 10)",
+    }
+
+    for path, reason in cases.items():
+        with pytest.raises(ValueError, match=re.escape(f"{path}: {reason}")) as refused:
+            KerasClassifier(path)
+
+        assert "\n" not in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'fashion.keras'}: no such file")):
+        CNNFashion.load(tmp_path)
+
+
+def test_code_in_a_keras_file_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "code.keras"
+    small_network((28, 28), 10, keras.layers.Lambda(lambda x: x)).save(path)
+
+    with pytest.raises(ValueError, match="not a network that Keras loads"):
+        KerasClassifier(path)
+
+
+# --- the shipped network ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def card() -> str:
+    return (MODELS / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_shipped_network_reaches_the_floor_on_all_test_images_by_its_card(card: str) -> None:
+    found = re.search(r"\*\*([0-9.]+)%\*\* of the 10,000 test images are right", card)
+
+    assert found
+    assert float(found[1]) / 100 >= FLOOR
+
+
+def test_the_shipped_files_agree_and_are_right_on_the_sample_as_often_as_the_card_says(
+    card: str, sample: tuple[Array, Array]
+) -> None:
+    images, labels = sample
+    stated = float(re.findall(r"\*\*([0-9.]+)%\*\*", card)[0]) / 100
+
+    in_onnx = OnnxClassifier(MODELS / "fashion.onnx").predict(images)
+    in_keras = KerasClassifier(MODELS / "fashion.keras").predict(images)
+
+    np.testing.assert_allclose(in_onnx, in_keras, atol=1e-4)
+    accuracy = np.mean(in_onnx.argmax(axis=1) == labels)
+    assert accuracy >= SAMPLE_FLOOR
+    assert accuracy == pytest.approx(stated, abs=3 * (stated * (1 - stated) / len(images)) ** 0.5)
+
+
+def test_the_card_names_the_digests_and_the_version_of_the_shipped_files(card: str) -> None:
+    for name in ("fashion.onnx", "fashion.keras"):
+        content = (MODELS / name).read_bytes()
+        assert f"| `{name}` | {len(content):,} | `{hashlib.sha256(content).hexdigest()}` |" in card
+    assert f"Version `{OnnxClassifier(MODELS / 'fashion.onnx').model.version}`" in card
+
+
+def test_the_shipped_network_is_the_one_that_the_code_describes(card: str) -> None:
+    network = build_network()
+
+    shipped = CNNFashion.load().network
+
+    assert [weight.shape for weight in shipped.get_weights()] == [
+        weight.shape for weight in network.get_weights()
+    ]
+    assert f"{network.count_params():,} parameters" in card
+    assert RECIPE in card
+    assert f"of {EPOCHS} is kept" in card
+    assert "CNNFashion().fit()\n" in card
