@@ -7,9 +7,10 @@
     │   ├── ConnectionFailed    no broker answers, or it refuses the login
     │   ├── AccessDenied        a right on a topic or a group is missing
     │   ├── PublishFailed       a message was not confirmed
+    │   │   └── TooLarge            and never will be
     │   └── CommitFailed        the inputs were not marked as done: they come again
     ├── BadMessage          what came over the bus cannot be used: the sender's fault, with a code
-    ├── ModelError          a model file cannot be served, or its prediction failed
+    ├── ModelError          the model failed on a batch, or on all of them
     ├── RequestFailed       the replier answered with an error, with its code
     └── RequestTimeout      no answer came in time
 
@@ -17,6 +18,8 @@ The driver's own errors are translated where the driver is called and nowhere el
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 __all__ = [
     "AccessDenied",
@@ -30,6 +33,7 @@ __all__ = [
     "PublishFailed",
     "RequestFailed",
     "RequestTimeout",
+    "TooLarge",
     "TransportError",
 ]
 
@@ -62,12 +66,23 @@ class PublishFailed(TransportError):
     """The brokers did not confirm a message. It may or may not have been stored."""
 
 
+class TooLarge(PublishFailed):
+    """A message is larger than the client or the topic takes; the text names size and settings."""
+
+
 class CommitFailed(TransportError):
-    """The received messages were not marked as done, so each of them will be received again."""
+    """The received messages were not marked as done, so each of them will be received again.
+
+    `refused` are the places of those messages whose outcome the bus will never take: it is too large.
+    """
+
+    def __init__(self, message: str, *, refused: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.refused = tuple(refused)
 
 
 class ModelError(ImageBusError):
-    """A model file cannot be served, or the model failed on a batch."""
+    """The model failed on a batch. A model file that cannot be served is a `ConfigError`."""
 
 
 class BadMessage(ImageBusError):

@@ -16,12 +16,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import struct
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,12 @@ V2_JSON = "application/json"
 TOP = 3  # labels listed for each image unless the request's `top` header asks for another number
 MAX_HEADERS = 100  # headers looked at in one message; a request of this project carries seven
 MAX_HEADER_BYTES = 1024  # longer header values are treated as absent
+DEAD_LETTER_BYTES = 900_000  # of a value kept there: with headers below Kafka's default limit of 1 MB
+DEAD_LETTER_CODE = "dead_letter_code"
+DEAD_LETTER_CUT = "dead_letter_cut"
+_DEAD_LETTER_REASON = frozenset(
+    {DEAD_LETTER_CODE, DEAD_LETTER_CUT, "kafka_dlt-exception-fqcn", "kafka_dlt-exception-message"}
+)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -52,6 +59,7 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "TOO_LARGE"
     FORMAT = "FORMAT"
     WRONG_TYPE = "WRONG_TYPE"
+    NO_HASH = "NO_HASH"
     HASH_MISMATCH = "HASH_MISMATCH"
     SHAPE = "SHAPE"
     DTYPE = "DTYPE"
@@ -63,17 +71,32 @@ class ErrorCode(StrEnum):
     REPLY_TO = "REPLY_TO"
     EXPIRED = "EXPIRED"
     MODEL = "MODEL"
+    KILLER = "KILLER"
+
+
+class Position(NamedTuple):
+    """Where a message stood in a log, for buses that are one. `timestamp` is Unix time in milliseconds."""
+
+    partition: int
+    offset: int
+    timestamp: int
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message on the bus. `receipt` is the transport's private handle on a received one."""
+    """One message on the bus.
+
+    `receipt` is the transport's private handle on a received one, `attempt` how often it was received
+    with this time, as far as is known: more than once when a reader died with it.
+    """
 
     topic: str
     value: bytes
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes | None]] = ()
     receipt: Any = None
+    attempt: int = 1
+    position: Position | None = None
 
     def header(self, name: str) -> str | None:
         """The text of the first header called `name`; None when absent, too long or not UTF-8."""
@@ -221,11 +244,13 @@ def read_envelope(message: Message) -> Envelope:
     )
 
 
-def check_envelope(envelope: Envelope, message: Message, *, reply_topics: Sequence[str]) -> None:
+def check_envelope(
+    envelope: Envelope, message: Message, *, reply_topics: Sequence[str], require_hash: bool = False
+) -> None:
     """Refuse what is not a request, not whole, too late, or to be answered elsewhere.
 
-    Raises `BadMessage` (`WRONG_TYPE`, `EMPTY`, `HASH_MISMATCH`, `REPLY_TO`, `EXPIRED`); the pixels
-    have not been looked at.
+    Raises `BadMessage` (`WRONG_TYPE`, `EMPTY`, `NO_HASH`, `HASH_MISMATCH`, `REPLY_TO`, `EXPIRED`); the
+    pixels have not been looked at.
     """
     if envelope.reply_to is not None and envelope.reply_to not in reply_topics:
         raise BadMessage(ErrorCode.REPLY_TO, "reply_to names a topic that this replier may not answer to")
@@ -234,6 +259,8 @@ def check_envelope(envelope: Envelope, message: Message, *, reply_topics: Sequen
     if not message.value:
         raise BadMessage(ErrorCode.EMPTY, "the request has no value")
     claimed = envelope.claimed_sha256
+    if claimed is None and require_hash:
+        raise BadMessage(ErrorCode.NO_HASH, "the request has no sha256 header, which this replier asks for")
     if claimed is not None and not hmac.compare_digest(claimed.lower().encode(), envelope.sha256.encode()):
         raise BadMessage(
             ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states"
@@ -321,15 +348,37 @@ def decode_reply(message: Message) -> Reply | ErrorReply:
         raise BadMessage(ErrorCode.JSON, "not a reply of this project") from error
 
 
-def dead_letter(message: Message, topic: str, error: BadMessage) -> Message:
-    """What cannot be answered, kept for a person to look at: the bytes as they came, and why."""
+def dead_letter(message: Message, topic: str, error: BadMessage, *, group: str = "") -> Message:
+    """What cannot be answered, kept for a person to look at: the bytes as they came, and why.
+
+    The headers that tell reason and origin are the ones that Spring Kafka writes, so that its tools read
+    them: numbers are big-endian, and a message that comes here again keeps those of its first time before
+    the new ones. `dead_letter_code` has the code alone. A value over `DEAD_LETTER_BYTES` is cut off there,
+    and `dead_letter_cut` has its size.
+    """
     headers = [
-        *message.headers[:MAX_HEADERS],
-        ("dlt-reason", error.code.encode()),
-        ("dlt-message", str(error).encode()),
-        ("dlt-origin", message.topic.encode()),
+        (name, value and value[:MAX_HEADER_BYTES])
+        for name, value in message.headers[:MAX_HEADERS]
+        if name not in _DEAD_LETTER_REASON
     ]
-    return Message(topic, message.value, key=message.key, headers=headers)
+    headers += [
+        (DEAD_LETTER_CODE, error.code.encode()),
+        ("kafka_dlt-exception-fqcn", b"imagebus.BadMessage"),
+        ("kafka_dlt-exception-message", f"{error.code}: {error}".encode()),
+        ("kafka_dlt-original-topic", message.topic.encode()),
+    ]
+    if group:
+        headers.append(("kafka_dlt-original-consumer-group", group.encode()))
+    if message.position is not None:
+        headers += [
+            ("kafka_dlt-original-partition", struct.pack(">i", message.position.partition)),
+            ("kafka_dlt-original-offset", struct.pack(">q", message.position.offset)),
+            ("kafka_dlt-original-timestamp", struct.pack(">q", message.position.timestamp)),
+            ("kafka_dlt-original-timestamp-type", b"CreateTime"),
+        ]
+    if len(message.value) > DEAD_LETTER_BYTES:
+        headers.append((DEAD_LETTER_CUT, str(len(message.value)).encode()))
+    return Message(topic, message.value[:DEAD_LETTER_BYTES], key=message.key, headers=headers)
 
 
 def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Message:

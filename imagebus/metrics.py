@@ -52,7 +52,8 @@ class Metrics:
         self.errors: Counter[str] = Counter()  # error replies by code
         self.dead_letters: Counter[str] = Counter()  # by code
         self.failed_commits = 0
-        self.in_flight = 0  # requests of the batch at hand
+        self.lost = 0  # requests that retention deleted before they were answered
+        self.in_flight = 0  # requests of the batches at hand
         self.batch_size = Histogram(REQUESTS)
         self.inference_seconds = Histogram(SECONDS)
 
@@ -60,7 +61,8 @@ class Metrics:
         """One line for the log."""
         errors = sum(self.errors.values())
         dead = sum(self.dead_letters.values())
-        return f"{self.requests} requests, {self.images} images, {errors} errors, {dead} dead letters"
+        lost = f", {self.lost} LOST TO RETENTION" if self.lost else ""
+        return f"{self.requests} requests, {self.images} images, {errors} errors, {dead} dead letters{lost}"
 
     def collect(self) -> Iterator[Metric]:
         """The metrics by their Prometheus names; `prometheus_client` calls this at each scrape."""
@@ -78,6 +80,9 @@ class Metrics:
             yield family
         yield CounterMetricFamily(
             "imagebus_failed_commits", "Batches to be done again.", value=self.failed_commits
+        )
+        yield CounterMetricFamily(
+            "imagebus_lost", "Requests that retention deleted before they were answered.", value=self.lost
         )
         yield GaugeMetricFamily("imagebus_in_flight", "Requests of the batch at hand.", value=self.in_flight)
         for name, text, histogram in (

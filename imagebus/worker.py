@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from imagebus.batching import fill
 from imagebus.classifier import Classifier
-from imagebus.errors import BadMessage, CommitFailed
+from imagebus.errors import BadMessage, CommitFailed, ModelError
 from imagebus.formats import read_images
 from imagebus.messages import (
     Envelope,
@@ -35,6 +37,17 @@ from imagebus.transports.base import Transport
 log = logging.getLogger(__name__)
 
 BACK_OFF = (0.1, 5.0)  # seconds before trying again after a failed commit: the first, and the longest
+MAX_ATTEMPTS = 3  # of a message that the replier died with each time
+UNHEALTHY = (
+    3  # batches in a row that fail as a whole: it is the model's fault, and another replier may do better
+)
+
+
+class _UnderWay(NamedTuple):
+    """A batch that is being confirmed and committed."""
+
+    batch: Sequence[Message]
+    commit: Future[None]
 
 
 class Worker:
@@ -42,7 +55,8 @@ class Worker:
 
     The transport is subscribed by the caller. `max_batch_size` is in requests, `max_wait` in seconds
     (see `fill`). Predictions and errors go to the topic `replies`, what cannot be answered goes to
-    `dead_letter_topic`.
+    `dead_letter_topic`, with `group` as the name of who put it there. With `require_hash`, a
+    request without a `sha256` header is refused (`NO_HASH`).
     """
 
     def __init__(
@@ -54,6 +68,8 @@ class Worker:
         dead_letter_topic: str,
         max_batch_size: int = 32,
         max_wait: float = 0.0,
+        require_hash: bool = False,
+        group: str = "",
     ) -> None:
         self.metrics = Metrics()
         self._transport = transport
@@ -62,59 +78,119 @@ class Worker:
         self._dead_letter_topic = dead_letter_topic
         self._max_batch_size = max_batch_size
         self._max_wait = max_wait
+        self._require_hash = require_hash
+        self._group = group
         self._stopping = threading.Event()
+        self._back_off = BACK_OFF[0]
+        self._too_large: set[Hashable] = set()  # receipts of requests whose reply the bus refused
+        self._model_failures = 0  # batches in a row of which the model could not do any package
 
     def run(self) -> None:
-        """Serve until `stop()`; the batch at hand is finished first. Raises `TransportError`."""
-        back_off = BACK_OFF[0]
-        while not self._stopping.is_set():
-            batch = fill(self._transport.receive, self._max_batch_size, self._max_wait)
-            if not batch:
-                continue
-            outgoing = self.handle(batch)
+        """Serve until `stop()`; the batch at hand is finished first.
+
+        While one batch's outcomes are confirmed and committed, the next one is predicted: never more
+        than two are in hand, and they are committed in their order. Raises `TransportError` when the
+        bus fails for good, `ModelError` when the model fails on batch after batch.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="imagebus-commit") as committer:
+            under_way: _UnderWay | None = None
             try:
-                self._transport.commit(batch, outgoing)
-                back_off = BACK_OFF[0]
-            except CommitFailed as error:
-                self.metrics.failed_commits += 1
-                log.warning("%s; trying again in %.1f s", error, back_off)
-                self._stopping.wait(back_off)
-                back_off = min(2 * back_off, BACK_OFF[1])
-            self.metrics.in_flight = 0
+                while not self._stopping.is_set():
+                    batch = fill(self._transport.receive, self._max_batch_size, self._max_wait)
+                    self.metrics.lost = self._transport.lost
+                    outgoing = self.handle(batch) if batch else []
+                    if not self._settle(under_way):
+                        under_way = None
+                        continue  # this batch was received after what failed, and comes again with it
+                    under_way = None
+                    if batch:
+                        committing = committer.submit(self._transport.commit, batch, outgoing)
+                        under_way = _UnderWay(batch, committing)
+                    if any(message.attempt > 1 for message in batch):
+                        # A reader died with it: it is committed before anything else is touched.
+                        self._settle(under_way)
+                        under_way = None
+                    self._check_model()
+            finally:
+                self._settle(under_way)
+
+    def _settle(self, under_way: _UnderWay | None) -> bool:
+        """Wait for a commit and read its result; False when everything since has to be done again."""
+        if under_way is None:
+            return True
+        try:
+            under_way.commit.result()
+        except CommitFailed as error:
+            self.metrics.failed_commits += 1
+            if error.refused:  # no reason to wait: next time they get an error that fits
+                self._too_large.update(under_way.batch[place].receipt for place in error.refused)
+                log.warning("%s", error)
+            else:
+                log.warning("%s; trying again in %.1f s", error, self._back_off)
+                self._stopping.wait(self._back_off)
+                self._back_off = min(2 * self._back_off, BACK_OFF[1])
+            self._transport.rewind()
+            return False
+        self._back_off = BACK_OFF[0]
+        self.metrics.in_flight = 0
+        return True
+
+    def _check_model(self) -> None:
+        if self._model_failures >= UNHEALTHY:
+            raise ModelError(f"the model failed on {UNHEALTHY} batches in a row")
 
     def stop(self) -> None:
         """Let `run()` return after the batch at hand. Safe to call from a signal handler."""
         self._stopping.set()
 
     def handle(self, batch: Sequence[Message]) -> list[Message]:
-        """The outcome of each message of `batch`: a prediction, an error reply or a dead letter.
+        """The outcome of each message of `batch`, in its place: a prediction, an error or a dead letter.
 
         Nothing is sent. Raises nothing because of a message, whatever is in it.
         """
-        self.metrics.in_flight = len(batch)
+        self.metrics.in_flight += len(batch)
         self.metrics.batch_size.observe(len(batch))
-        outgoing: list[Message] = []
-        answerable: list[tuple[Envelope, Images]] = []
-        for message in batch:
+        outcomes: dict[int, Message] = {}
+        answerable: list[tuple[int, Envelope, Images]] = []
+        for place, message in enumerate(batch):
             try:
-                envelope = read_envelope(message)
+                envelope = self._read_envelope(message)
             except BadMessage as error:
-                outgoing.append(self._set_aside(message, error))
+                outcomes[place] = self._set_aside(message, error)
                 continue
             try:
-                check_envelope(envelope, message, reply_topics=(self._replies,))
-                answerable.append((envelope, read_images(envelope, message)))
+                answerable.append((place, envelope, self._read_request(envelope, message)))
             except BadMessage as error:
-                outgoing.append(self._refuse(envelope, error))
+                outcomes[place] = self._refuse(envelope, error)
 
-        packages = [images for _, images in answerable]
         started = time.perf_counter()
-        answers = predict_each(self._classifier.predict, packages)
+        answers = predict_each(self._classifier.predict, [images for *_, images in answerable])
         self.metrics.inference_seconds.observe(time.perf_counter() - started)
-        for (envelope, images), answer in zip(answerable, answers, strict=True):
-            outgoing.append(self._answer(envelope, images, answer))
+        for (place, envelope, images), answer in zip(answerable, answers, strict=True):
+            outcomes[place] = self._answer(envelope, images, answer)
+        if answers:
+            all_failed = all(isinstance(answer, Exception) for answer in answers)
+            self._model_failures = self._model_failures + 1 if all_failed else 0
         self.metrics.requests += len(batch)
-        return outgoing
+        return [outcomes[place] for place in range(len(batch))]
+
+    def _read_envelope(self, message: Message) -> Envelope:
+        """Who asks; raises `BadMessage` for what becomes a dead letter."""
+        if message.attempt > MAX_ATTEMPTS:
+            raise BadMessage(
+                ErrorCode.KILLER, f"the replier died {MAX_ATTEMPTS} times with this message in hand"
+            )
+        return read_envelope(message)
+
+    def _read_request(self, envelope: Envelope, message: Message) -> Images:
+        """What is asked; raises `BadMessage` for what is answered with an error."""
+        check_envelope(envelope, message, reply_topics=(self._replies,), require_hash=self._require_hash)
+        if message.receipt in self._too_large:
+            self._too_large.discard(message.receipt)
+            raise BadMessage(
+                ErrorCode.TOO_LARGE, "the reply is larger than the bus takes: ask for fewer images or labels"
+            )
+        return read_images(envelope, message)
 
     def _answer(self, envelope: Envelope, images: Images, answer: Probabilities | Exception) -> Message:
         if isinstance(answer, Exception):
@@ -132,7 +208,7 @@ class Worker:
     def _set_aside(self, message: Message, error: BadMessage) -> Message:
         self.metrics.dead_letters[error.code] += 1
         log.debug("dead letter: %s", error.code)
-        return dead_letter(message, self._dead_letter_topic, error)
+        return dead_letter(message, self._dead_letter_topic, error, group=self._group)
 
 
 def predict_each(
@@ -140,16 +216,25 @@ def predict_each(
 ) -> list[Probabilities | Exception]:
     """Predict all packages in one batch; each one's probabilities, or the error it raises by itself.
 
-    When the batch fails it is halved and tried again, so that one package cannot fail its neighbours.
+    When the batch fails it is halved and tried again, so that one package cannot fail its neighbours; one
+    that fails alone is tried once more.
     """
     if not packages:
         return []
     try:
         probabilities = predict(packages[0] if len(packages) == 1 else np.concatenate(packages))
     except Exception as error:
+        log.debug("the model failed on %d packages: %s", len(packages), error)
         if len(packages) == 1:
-            return [error]
+            return [_predict_again(predict, packages[0])]
         half = len(packages) // 2
         return predict_each(predict, packages[:half]) + predict_each(predict, packages[half:])
     ends = np.cumsum([len(images) for images in packages])
     return list(np.split(probabilities, ends[:-1]))
+
+
+def _predict_again(predict: Callable[[Images], Probabilities], images: Images) -> Probabilities | Exception:
+    try:
+        return predict(images)
+    except Exception as error:
+        return error

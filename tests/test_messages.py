@@ -236,5 +236,6 @@ def test_a_dead_letter_keeps_the_bytes_and_says_why() -> None:
 
     assert (letter.topic, letter.value) == ("requests.dlt", b"\x00\xff")
     assert ("strange", b"\xfe") in letter.headers
-    assert letter.header("dlt-reason") == "NO_ID"
-    assert letter.header("dlt-origin") == "requests"
+    assert letter.header("dead_letter_code") == "NO_ID"
+    assert letter.header("kafka_dlt-original-topic") == "requests"
+    assert letter.header("kafka_dlt-exception-message") == "NO_ID: no id"

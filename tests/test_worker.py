@@ -76,7 +76,7 @@ def test_what_cannot_be_answered_becomes_a_dead_letter() -> None:
     (letter,) = worker.handle([Message("requests", b"who sent this?")])
 
     assert (letter.topic, letter.value) == ("requests.dlt", b"who sent this?")
-    assert letter.header("dlt-reason") == "NO_ID"
+    assert letter.header("dead_letter_code") == "NO_ID"
 
 
 def test_a_package_that_the_model_fails_on_does_not_fail_its_neighbours() -> None:

@@ -1,4 +1,4 @@
-"""The seam between this project and a message bus: five verbs."""
+"""The seam between this project and a message bus: six verbs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ OnDelivery = Callable[[TransportError | None], None]
 class Transport(ABC):
     """One client's connection to a bus: a replier's or a requestor's.
 
-    Threads: `receive` is called from one thread at a time, `commit` likewise, `publish` from any
-    number; the three may be different threads. `close` is called when no other call is running.
-    Callbacks are called from inside `receive` or `publish`, must be quick and must not raise.
+    Threads: `receive` and `rewind` are called from one thread, `commit` from one at a time, which may be
+    another, and `publish` from any number. `close` is called when no other call is running. Callbacks
+    are called from inside `receive` or `publish`, must be quick and must not raise.
+
+    `lost` counts messages that the bus deleted (retention) before this group had committed them.
 
     Errors: every failure of the bus is a `TransportError` from the call that noticed it, or from the
     next call where it was noticed in between. None is swallowed.
     """
+
+    lost: int = 0
 
     @abstractmethod
     def subscribe(self, topic: str, group: str | None = None, on_assigned: OnAssigned | None = None) -> None:
@@ -40,7 +44,9 @@ class Transport(ABC):
         """Up to `limit` messages, each with its receipt; blocks until there is one, at most `timeout` s.
 
         Takes what is already there and does not wait for more, so it may return fewer than `limit`; an
-        empty list after `timeout`. Messages of one partition come in order.
+        empty list after `timeout`. Messages of one partition come in order. A message whose `attempt` is
+        above 1 was in the hands of a member that died; such messages come one by one, each after the
+        last was committed, so that one which kills its reader can be told from its neighbours.
         """
 
     @abstractmethod
@@ -55,11 +61,22 @@ class Transport(ABC):
     def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
         """Make `outgoing` exist, then mark `received` as done; blocks until both are true.
 
+        `outgoing` is empty, or has the outcome of each received message in its place. The outcomes of
+        messages that went to another member meanwhile are not sent.
+
         1. publish every message of `outgoing` and wait until the bus confirmed each;
         2. only then record that `received` need not come again.
 
-        Raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and everything received
-        and not yet committed comes again. Whatever was marked done stays done.
+        Raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and the caller goes back
+        with `rewind`. Whatever was marked done stays done.
+        """
+
+    @abstractmethod
+    def rewind(self) -> None:
+        """Let everything that was received and not committed come again, in order.
+
+        After a `CommitFailed`, while no commit is under way. What was received later is forgotten too:
+        its outcomes must not be committed any more.
         """
 
     @abstractmethod

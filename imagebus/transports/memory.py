@@ -102,11 +102,14 @@ class MemoryTransport(Transport):
     def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
         with self._bus.changed:
             if self._bus.refuses_commit():
-                self._give_back()
                 raise CommitFailed("the memory bus was told to fail this commit")
             for message in outgoing:
                 self._append(message)
             self._open.difference_update(message.receipt for message in received)
+
+    def rewind(self) -> None:
+        with self._bus.changed:
+            self._give_back()
 
     def close(self) -> None:
         with self._bus.changed:

@@ -1,0 +1,246 @@
+"""librdkafka's clients made from a config file, and its errors as this project's: the one door for both.
+
+Settings are checked when a client is made, before anything connects. What goes wrong later comes through
+callbacks inside other calls; it is kept in `failure` and raised by the next call that can raise.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export them
+
+from imagebus.config import Settings
+from imagebus.errors import (
+    AccessDenied,
+    ConfigError,
+    ConnectionFailed,
+    PublishFailed,
+    TooLarge,
+    TransportError,
+)
+
+log = logging.getLogger(__name__)
+driver_log = logging.getLogger("imagebus.transports.kafka.driver")
+# One file has the settings of producers and consumers, and each ignores the other's with a warning.
+driver_log.addFilter(lambda record: not record.getMessage().startswith("CONFWARN"))
+
+CONNECT_SECONDS = 10.0  # a cluster of Confluent Cloud answers within 2 s, so nobody is there after 10
+TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
+DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
+LOOK_SECONDS = 0.02  # between two looks at something that is about to be there
+
+_COMMON = {
+    # Freeing the connection of an idle hour is no news.
+    "log.connection.close": "false",
+    # A frozen partition leader stalls a client for 71 s at librdkafka's default of 60 s, 7.7 s with 6 s.
+    "socket.timeout.ms": "6000",
+}
+_PRODUCER = {
+    "enable.idempotence": "true",
+    # librdkafka waits 5 ms for more messages by default; under load batches form by themselves.
+    "linger.ms": "0",
+    "request.timeout.ms": "5000",
+    "message.timeout.ms": "30000",
+    "allow.auto.create.topics": "false",
+}
+_CONSUMER = {
+    "enable.auto.commit": "false",
+    "enable.auto.offset.store": "false",
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "earliest",
+    "partition.assignment.strategy": "cooperative-sticky",
+    # 20 ms where librdkafka has 1,000: with a full queue the consumer starves otherwise.
+    "fetch.queue.backoff.ms": "20",
+    # A killed member's partitions go to the others after 6 s, the least that brokers allow by default.
+    # It also bounds what librdkafka's lost members cost: one that is closed while it joins sends no
+    # LeaveGroup, and one that asks twice for a member id leaves the first behind (issue 5569); either
+    # keeps the whole group waiting for a session.
+    "session.timeout.ms": "6000",
+    "heartbeat.interval.ms": "2000",
+    # 16 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
+    "queued.max.messages.kbytes": "16384",
+    "allow.auto.create.topics": "false",
+}
+_CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
+DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+}
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+
+
+class Clients:
+    """The clients of one connection. `failure` is what a callback noticed and nobody raised yet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.failure: TransportError | None = None
+        self._quiet_until = 0.0  # time.monotonic()
+
+    def admin(self) -> AdminClient:
+        """A client for topics and metadata. Keep it while its futures run."""
+        admin: AdminClient = self._make(AdminClient)
+        return admin
+
+    def producer(self, fixed: Mapping[str, str] = _NOTHING) -> Producer:
+        """A producer; `fixed` are settings that the file cannot change. It connects in the background."""
+        producer: Producer = self._make(Producer, _PRODUCER, fixed)
+        return producer
+
+    def consumer(self, group: str) -> Consumer:
+        """A consumer of a group, not yet subscribed."""
+        consumer: Consumer = self._make(Consumer, _CONSUMER, {"group.id": group})
+        return consumer
+
+    def raise_failure(self) -> None:
+        """Raise what was noticed since the last call, if anything."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+    def note(self, failure: TransportError) -> None:
+        """Keep a failure for the next call; the first one is the cause of the others."""
+        self.failure = self.failure or failure
+
+    def _make(
+        self,
+        kind: Callable[[dict[str, Any]], Any],
+        defaults: Mapping[str, str] = _NOTHING,
+        fixed: Mapping[str, str] = _NOTHING,
+    ) -> Any:
+        """A client of librdkafka, which checks every setting of the file, whichever kind it is for."""
+        theirs = self.settings
+        both = {**_COMMON, **defaults, **theirs, **fixed, "error_cb": self._on_error, "logger": driver_log}
+        if theirs.get("group.protocol") == "consumer":  # there these are the broker's to say
+            both = {key: value for key, value in both.items() if key not in _CLASSIC_GROUP or key in theirs}
+        try:
+            return kind(both)
+        except KafkaException as error:
+            raise self._refused(error.args[0].str()) from None
+
+    def _refused(self, reason: str) -> ConfigError:
+        """librdkafka's refusal as one line: which key on which line, and never a value."""
+        kind, _, conflict = reason.partition(": ")
+        if kind.startswith("Failed to create"):  # each setting is right by itself, but not with the others
+            key = next((key for key in self.settings if key in conflict), "")
+            return ConfigError(f"{self.settings.where(key)}: {conflict}")
+        for key, value in self.settings.items():
+            alone: dict[str, Any] = {key: value, "logger": driver_log}
+            try:
+                AdminClient(alone)
+            except KafkaException as error:
+                reason = error.args[0].str().strip()
+                if reason.startswith("No such"):
+                    return ConfigError(f"{self.settings.where(key)}: unknown setting {key}")
+                if not reason.startswith("Failed to create"):
+                    # Its other reasons repeat the value, which may be a secret.
+                    range_ = reason.find("outside ")
+                    wrong = reason[range_:] if range_ >= 0 else "not one it may have"
+                    return ConfigError(f"{self.settings.where(key)}: the value of {key} is {wrong}")
+        return ConfigError(f"{self.settings.path}: {reason}")
+
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka's news between the calls. Never raises: that would throw away a batch."""
+        servers = self.settings["bootstrap.servers"]
+        if error.code() in HOPELESS or error.fatal():
+            self.note(translate(error, servers))
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and time.monotonic() > self._quiet_until:
+            self._quiet_until = time.monotonic() + DOWN_SECONDS
+            log.warning("no broker answers at %s; trying again", servers)
+
+    # --- opening -------------------------------------------------------------------------------
+
+    def connect(self, admin: AdminClient) -> set[str]:
+        """The topics there are, once a broker answers; `ConnectionFailed` with the cause when none does.
+
+        Each failure looks the same from `list_topics`; the cause comes through `error_cb` in `poll`.
+        """
+        deadline = time.monotonic() + CONNECT_SECONDS
+        self.failure = None
+        while True:
+            try:
+                return set(admin.list_topics(timeout=1.0).topics)
+            except KafkaException as error:
+                admin.poll(0)
+                self.raise_failure()
+                if time.monotonic() > deadline:
+                    servers = self.settings["bootstrap.servers"]
+                    raise ConnectionFailed(
+                        f"no broker answers at {servers} ({self.settings.where('bootstrap.servers')}): "
+                        f"{error.args[0].str()}; python3 -m imagebus.broker starts one on this machine"
+                    ) from None
+
+    def create_topics(self, admin: AdminClient, topics: Sequence[str], partitions: int) -> None:
+        """Create topics with the broker's default replication, and wait until they can be used.
+
+        Raises `AccessDenied` where the right is missing. Another program may create the same at once.
+        """
+        if not topics:
+            return
+        wanted = [NewTopic(topic, num_partitions=partitions, replication_factor=-1) for topic in topics]
+        for topic, created in admin.create_topics(wanted).items():
+            try:
+                created.result()
+                log.info("created topic %s with %d partitions", topic, partitions)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.TOPIC_ALREADY_EXISTS:  # the other script was faster
+                    continue
+                if code in DENIED:
+                    raise AccessDenied(
+                        f"topic {topic!r} is missing and these credentials may not create it: "
+                        f"create it, or grant Create on it"
+                    ) from None
+                raise TransportError(f"topic {topic!r} could not be created: {error.args[0].str()}") from None
+        # The brokers confirm a topic before all of them list it; producing to it then would fail.
+        deadline = time.monotonic() + TOPIC_SECONDS
+        while not all(_has_leaders(admin, topic) for topic in topics):
+            if time.monotonic() > deadline:
+                raise TransportError(f"the created topics have no leaders after {TOPIC_SECONDS:.0f} s")
+            admin.poll(LOOK_SECONDS)
+
+
+def _has_leaders(admin: AdminClient, topic: str) -> bool:
+    metadata = admin.list_topics(topic, timeout=TOPIC_SECONDS).topics[topic]
+    return bool(metadata.partitions) and all(each.leader >= 0 for each in metadata.partitions.values())
+
+
+def translate(error: KafkaError, doing: str) -> TransportError:
+    """librdkafka's error as this project's, with what was being done."""
+    code = error.code()
+    if code in DENIED:
+        return AccessDenied(f"{doing}: these credentials lack the right on the {DENIED[code]}: {error.str()}")
+    if code in HOPELESS:
+        return ConnectionFailed(f"{doing}: {error.str()}")
+    if code in _FENCED:
+        return TransportError(
+            f"{doing}: another replier has the same transactional id and took over: give each its own --name"
+        )
+    if is_too_large(error):
+        return TooLarge(
+            f"{doing}: larger than message.max.bytes of this client or max.message.bytes of the topic"
+        )
+    if code in (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+        return PublishFailed(f"{doing}: not confirmed by the brokers: {error.str()}")
+    return TransportError(f"{doing}: {error.str()}")
+
+
+def is_too_large(error: KafkaError) -> bool:
+    """Whether a message can never be sent, however often it is tried."""
+    return error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+
+
+def raise_translated(error: KafkaException, doing: str) -> NoReturn:
+    """Raise what `translate` makes of a driver's exception."""
+    raise translate(error.args[0], doing) from error

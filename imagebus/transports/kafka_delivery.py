@@ -1,0 +1,202 @@
+"""How a batch's outcomes reach the brokers: the two guarantees.
+
+At least once: the messages are sent and confirmed here; the offsets are committed afterwards, by the
+consumer. Exactly once: messages and offsets are one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as Record
+
+from imagebus.errors import CommitFailed, TooLarge
+from imagebus.messages import Message
+from imagebus.transports.kafka_clients import Clients, is_too_large, raise_translated, translate
+
+log = logging.getLogger(__name__)
+
+CONFIRM_SECONDS = 35.0  # message.timeout.ms and a little: by then each message is confirmed or given up
+TRANSACTION_SECONDS = 20.0  # for each step; a killed coordinator or partition leader is replaced within 13 s
+CLOSE_SECONDS = 10.0
+
+OnRecord = Callable[[KafkaError | None, Record], None]
+T = TypeVar("T")
+
+
+class Delivery(Protocol):
+    """One of the guarantees."""
+
+    commits_offsets: bool  # whether `deliver` has committed them
+
+    def deliver(
+        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], consumer: Consumer
+    ) -> None:
+        """Make `outgoing` exist, or raise `CommitFailed`; `ends` are the offsets that they answer up to."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; what is not confirmed by now is not waited for long."""
+        ...
+
+
+def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
+    """Queue one message; blocks while the queue is full. Raises `TooLarge` for what this client may not send."""
+    while True:
+        try:
+            producer.produce(
+                message.topic,
+                message.value,
+                message.key,
+                headers=list(message.headers),
+                on_delivery=delivered,
+            )
+            return
+        except BufferError:  # the queue is full: let some go, then offer the same message again
+            producer.poll(0.1)
+        except KafkaException as error:
+            raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
+
+
+class Batch:
+    """The messages of one batch on their way, and what became of them."""
+
+    def __init__(self, producer: Producer, outgoing: Sequence[Message]) -> None:
+        self.failures: list[KafkaError] = []
+        self.refused: list[int] = []  # places of those that are too large, now and whenever they are sent
+        for place, message in enumerate(outgoing):
+            try:
+                produce(producer, message, partial(self._delivered, place))
+            except TooLarge:
+                self.refused.append(place)
+
+    def _delivered(self, place: int, error: KafkaError | None, _: Record) -> None:
+        if error is not None and is_too_large(error):
+            self.refused.append(place)
+        elif error is not None:
+            self.failures.append(error)
+
+    def check(self, unconfirmed: int = 0) -> None:
+        """Raise `CommitFailed` unless each message was confirmed."""
+        if self.refused:
+            raise CommitFailed(
+                f"{len(self.refused)} replies are larger than max.message.bytes of the topic or "
+                f"message.max.bytes of this client",
+                refused=self.refused,
+            )
+        if self.failures or unconfirmed:
+            count = unconfirmed + len(self.failures)
+            reason = self.failures[0].str() if self.failures else f"silence for {CONFIRM_SECONDS:.0f} s"
+            raise CommitFailed(f"{count} replies were not confirmed: {reason}")
+
+
+class AtLeastOnce:
+    """Sends, and waits until the brokers confirmed each message."""
+
+    commits_offsets = False
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    def deliver(
+        self, outgoing: Sequence[Message], _ends: Sequence[TopicPartition], _consumer: Consumer
+    ) -> None:
+        """See `Delivery.deliver`."""
+        if not outgoing:
+            return
+        batch = Batch(self._producer, outgoing)
+        unconfirmed = self._producer.flush(CONFIRM_SECONDS)
+        if unconfirmed:
+            self._producer.purge()
+        batch.check(unconfirmed)
+
+    def close(self) -> None:
+        """See `Delivery.close`."""
+        left = self._producer.flush(CLOSE_SECONDS)
+        if left:
+            log.warning("%d messages were not confirmed before closing", left)
+
+
+class ExactlyOnce:
+    """One transaction a batch, under a `transactional_id` that only one live replier may have.
+
+    Steps, and what a failure in them means (librdkafka says which):
+    retriable: the same call again; requires abort: abort, and the batch comes again; fatal: another
+    replier took the id over, or the state is unknown to the client. After anything else, a time-out above
+    all, nobody can tell whether the brokers did it: the producer is thrown away, and a new one makes the
+    brokers finish what is open before it starts.
+    """
+
+    commits_offsets = True
+
+    def __init__(self, clients: Clients, transactional_id: str) -> None:
+        self._clients = clients
+        self._id = transactional_id
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
+        producer = self._clients.producer({"transactional.id": self._id})
+        try:
+            self._retry(lambda: producer.init_transactions(TRANSACTION_SECONDS))
+        except KafkaException as error:
+            raise_translated(error, f"starting transactions as {self._id!r}")
+        return producer
+
+    def deliver(
+        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], consumer: Consumer
+    ) -> None:
+        """See `Delivery.deliver`.
+
+        1. begin; 2. send; 3. add the offsets, under the group's membership as it is now; 4. commit.
+        """
+        producer = self._producer
+        try:
+            producer.begin_transaction()
+            batch = Batch(producer, outgoing)
+            if batch.refused:
+                self._retry(lambda: producer.abort_transaction(TRANSACTION_SECONDS))
+                batch.check()
+            if ends:
+                member = consumer.consumer_group_metadata()
+                self._retry(
+                    lambda: producer.send_offsets_to_transaction(list(ends), member, TRANSACTION_SECONDS)
+                )
+            self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
+        except KafkaException as error:
+            self._give_up(error)
+
+    def _give_up(self, error: KafkaException) -> None:
+        """Leave the transaction behind and raise: `CommitFailed`, or what makes going on pointless."""
+        reason: KafkaError = error.args[0]
+        if reason.fatal():
+            raise translate(reason, "in a transaction") from error
+        aborted = False
+        if reason.txn_requires_abort():
+            with suppress(KafkaException):
+                self._retry(lambda: self._producer.abort_transaction(TRANSACTION_SECONDS))
+                aborted = True
+        if not aborted:
+            log.warning("a transaction ended in doubt (%s): starting anew", reason.str())
+            self._producer = self._new_producer()
+        raise CommitFailed(f"the transaction was not committed: {reason.str()}") from error
+
+    def _retry(self, call: Callable[[], T]) -> T:
+        """Call again while librdkafka says that the same call may succeed, up to a deadline."""
+        deadline = time.monotonic() + TRANSACTION_SECONDS
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                reason: Any = error.args[0]
+                if not reason.retriable() or time.monotonic() > deadline:
+                    raise
+
+    def close(self) -> None:
+        """See `Delivery.close`. An open transaction is aborted by the brokers when its time is over."""
+        self._producer.flush(CLOSE_SECONDS)

@@ -1,0 +1,122 @@
+"""What a member of a consumer group knows of its partitions: whose they are, and how far the answers go.
+
+The progress of a partition stays in the broker, in the metadata text of its committed offset:
+
+    attempt=1   the record there is in the hands of a member, as far as that member got to say
+    attempt=2   a member died with it once; the next one tried it alone
+    (empty)     nobody has it: the last member gave the partition back
+
+So a record that kills its reader is found without a database, and only after a death is there anything
+to pay for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+NOT_BEGUN = ""
+_ATTEMPT = re.compile(r"attempt=([0-9]{1,3})")
+
+
+def begun(attempt: int) -> str:
+    """The metadata that says that the record at the committed offset is tried for the `attempt`th time."""
+    return f"attempt={attempt}"
+
+
+def attempts_in(metadata: str | None) -> int:
+    """How often the record at the committed offset was begun; 0 for another program's metadata."""
+    found = _ATTEMPT.fullmatch(metadata or NOT_BEGUN)
+    return int(found[1]) if found else 0
+
+
+class Receipt(NamedTuple):
+    """Where a received message stood, and which assignment of its partition it came under."""
+
+    partition: int
+    offset: int
+    assignment: int
+
+
+@dataclass(slots=True)
+class Partition:
+    """One assigned partition. Offsets are those of the next record, as Kafka has them."""
+
+    assignment: int
+    position: int | None = None  # to be received; None until the first record tells
+    answered: int | None = None  # confirmed outcomes reach up to here
+    committed: int | None = None  # the group remembers this
+    metadata: str = NOT_BEGUN  # beside the committed offset
+    suspects: range = range(0)  # a member died with the first of these in its hands, or one of the next
+    deaths: int = 0  # with the first
+
+
+@dataclass(slots=True)
+class Partitions:
+    """All assigned partitions of one topic, by number."""
+
+    by_number: dict[int, Partition] = field(default_factory=dict)
+    _assignments: int = 0
+
+    def add(self, number: int, committed: int | None, metadata: str | None, end: int) -> None:
+        """A partition was assigned. `committed` is None for a group that never committed on it; `end` is
+        the offset after the last record it has now.
+        """
+        self._assignments += 1
+        partition = Partition(self._assignments, position=committed, answered=committed, committed=committed)
+        partition.metadata = metadata or NOT_BEGUN
+        if committed is not None and (deaths := attempts_in(metadata)):
+            partition.suspects, partition.deaths = range(committed, max(committed, end)), deaths
+        self.by_number[number] = partition
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Partitions that are no longer ours; what was received from them cannot be committed any more."""
+        for number in numbers:
+            self.by_number.pop(number, None)
+
+    def receive(self, number: int, offset: int) -> Receipt:
+        """Note a received record."""
+        partition = self.by_number.get(number)
+        if partition is None:  # taken away while the record was on its way to us
+            return Receipt(number, offset, 0)
+        partition.position = offset + 1
+        if partition.answered is None:
+            partition.answered = partition.committed = offset
+        return Receipt(number, offset, partition.assignment)
+
+    def is_ours(self, receipt: Receipt) -> bool:
+        """Whether the partition is still assigned as it was when the message was received."""
+        partition = self.by_number.get(receipt.partition)
+        return partition is not None and partition.assignment == receipt.assignment
+
+    def ends(self, receipts: Iterable[Receipt]) -> dict[int, int]:
+        """The offset after the last of the received records, for each partition that is still ours."""
+        ends: dict[int, int] = {}
+        for receipt in receipts:
+            if self.is_ours(receipt):
+                ends[receipt.partition] = max(ends.get(receipt.partition, 0), receipt.offset + 1)
+        return ends
+
+    def is_careful(self, limit: int) -> bool:
+        """Whether records must be received alone; `limit` is how many are received at once otherwise."""
+        careful = False
+        for partition in self.by_number.values():
+            if partition.suspects:
+                # The dead member had one batch in the model and one on its way to the brokers.
+                first = partition.suspects[0]
+                partition.suspects = range(first, min(partition.suspects[-1] + 1, first + 2 * limit))
+                if (partition.answered or 0) >= partition.suspects[-1] + 1:
+                    partition.suspects = range(0)
+                else:
+                    careful = True
+        return careful
+
+    def attempt(self, number: int, offset: int) -> int:
+        """How often this record is tried now, this time included."""
+        partition = self.by_number.get(number)
+        if partition is None or offset not in partition.suspects:
+            return 1
+        # One behind the first was perhaps in the same batch, so this may be its second time too.
+        return 1 + (partition.deaths if offset == partition.suspects[0] else 1)
