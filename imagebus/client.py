@@ -11,24 +11,53 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from imagebus.errors import BadMessage, ImageBusError, RequestFailed, RequestTimeout, TransportError
-from imagebus.messages import TOP, ErrorReply, Images, Prediction, Reply, decode_reply, encode_request
+from imagebus.errors import (
+    AccessDenied,
+    BadMessage,
+    ConnectionFailed,
+    ImageBusError,
+    PublishFailed,
+    RequestFailed,
+    RequestTimeout,
+    TooLarge,
+    TransportError,
+)
+from imagebus.messages import (
+    TOP,
+    ErrorReply,
+    Images,
+    Message,
+    Prediction,
+    Reply,
+    decode_reply,
+    encode_request,
+)
 from imagebus.transports.base import Transport
 
 log = logging.getLogger(__name__)
 
 READ_SECONDS = 0.1  # the longest a timed-out request waits to be told so
 READ_REPLIES = 100  # replies taken at once
+# Seconds until an unanswered request is sent again under the same id: the first time, and at most. What the
+# brokers confirmed is safe with them, so this is for the rare rest, such as a topic that was made anew; and
+# it must not be sooner than a killed replier is replaced (6 to 10 s).
+RESEND = (20.0, 60.0)
+RETRY = (0.5, 5.0)  # the same for one that the brokers did not confirm
 
 
 @dataclass(slots=True)
 class _Pending:
     future: Future[Reply]
+    message: Message
     sha256: str
     images: int
     sent: float  # time.perf_counter()
-    deadline: float  # time.monotonic()
     timeout: float  # seconds
+    deadline: float  # time.monotonic()
+    resend_at: float  # time.monotonic()
+    pause: float  # seconds until the resend after that
+    confirmed: bool = False
+    refusal: TransportError | None = None  # why the brokers did not confirm it, the last time they did not
 
 
 class Client:
@@ -37,8 +66,9 @@ class Client:
     `timeout` is in seconds, for each request. The replies are subscribed to before this returns, so the
     first one is not missed. Use it as a context manager; it owns `transport` and closes it.
 
-    `ignored` counts replies that were dropped, by reason: `unknown` (another requestor's, late, or
-    repeated), `malformed`, `hash` (not the bytes that were sent).
+    A request without an answer is sent again under the same id, with growing pauses, until its deadline;
+    `resent` counts those. `ignored` counts replies that were dropped, by reason: `unknown` (another
+    requestor's, late, or repeated), `malformed`, `hash` (not the bytes that were sent).
     """
 
     def __init__(
@@ -50,6 +80,7 @@ class Client:
         timeout: float = 30.0,
     ) -> None:
         self.ignored: Counter[str] = Counter()
+        self.resent = 0
         self._transport = transport
         self._requests = requests
         self._timeout = timeout
@@ -57,44 +88,67 @@ class Client:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: TransportError | None = None
+        self._next_look = 0.0  # time.monotonic(): at what has waited too long
         transport.subscribe(replies)
         self._reader = threading.Thread(target=self._read, name="imagebus-replies", daemon=True)
         self._reader.start()
 
-    def submit(self, images: Images, *, timeout: float | None = None, top: int = TOP) -> Future[Reply]:
+    def submit(
+        self, images: Images, *, timeout: float | None = None, top: int = TOP, id: str | None = None
+    ) -> Future[Reply]:
         """Send uint8 images (N, 28, 28) and return at once; the future holds the `Reply`.
 
-        `timeout` in seconds, else the client's; `top` labels are listed for each image. The future raises
-        `RequestFailed` when the replier answers with an error, `RequestTimeout` when no answer comes in
-        time, `PublishFailed` when the bus did not take the request. Raises `ValueError` for other
-        shapes or dtypes, `TransportError` when the client is closed or the bus has failed for good.
+        `timeout` in seconds, else the client's; `top` labels are listed for each image; `id` is the request
+        id, else a new UUID4: the same one again for what an earlier process may have sent already.
+
+        The future raises `RequestFailed` when the replier answers with an error, `RequestTimeout` when no
+        answer comes in time, `PublishFailed` when the brokers did not confirm the request in that time.
+        Raises `ValueError` for other shapes or dtypes, `TransportError` when the client is closed or the
+        bus has failed for good.
         """
         if self._closing.is_set() or self._failure:
             raise self._failure or TransportError("the client is closed")
         timeout = self._timeout if timeout is None else timeout
-        id = str(uuid.uuid4())
-        deadline = round((time.time() + timeout) * 1000)
-        message = encode_request(images, self._requests, id=id, deadline=deadline, top=top)
-        sha256 = dict(message.headers)["sha256"] or b""
+        id = id or str(uuid.uuid4())
+        message = encode_request(
+            images, self._requests, id=id, deadline=round((time.time() + timeout) * 1000), top=top
+        )
         future: Future[Reply] = Future()
         future.set_running_or_notify_cancel()
+        now = time.monotonic()
         pending = _Pending(
-            future, sha256.decode(), len(images), time.perf_counter(), time.monotonic() + timeout, timeout
+            future=future,
+            message=message,
+            sha256=message.header("sha256") or "",
+            images=len(images),
+            sent=time.perf_counter(),
+            timeout=timeout,
+            deadline=now + timeout,
+            resend_at=now + RESEND[0],
+            pause=2 * RESEND[0],
         )
         with self._lock:
             self._pending[id] = pending
-
-        def delivered(error: TransportError | None) -> None:
-            if error is not None:
-                self._finish(id, error)
-
         try:
-            self._transport.publish(message, delivered)
+            self._send(id, pending)
         except TransportError:
             with self._lock:
                 self._pending.pop(id, None)
             raise
         return future
+
+    def _send(self, id: str, pending: _Pending) -> None:
+        def delivered(error: TransportError | None) -> None:
+            if error is None:
+                pending.confirmed = True
+            elif isinstance(error, (TooLarge, AccessDenied, ConnectionFailed)):
+                self._finish(id, error)  # it would be the same the next time
+            else:
+                pending.refusal = error
+                pending.pause = min(max(RETRY[0], 2 * min(pending.pause, RETRY[1])), RETRY[1])
+                pending.resend_at = time.monotonic() + pending.pause
+
+        self._transport.publish(pending.message, delivered)
 
     def predict(
         self, images: Images, *, timeout: float | None = None, top: int = TOP
@@ -136,21 +190,27 @@ class Client:
         self.close()
 
     def _read(self) -> None:
-        """The reader thread: replies resolve futures, and time resolves the rest."""
+        """The reader thread; a bus that fails for good fails what is pending."""
+        try:
+            self._read_replies()
+        except TransportError as error:
+            self._failure = error
+            self._fail_all(error)
+
+    def _read_replies(self) -> None:
+        """Replies resolve futures, and time resolves the rest."""
         while not self._closing.is_set():
-            try:
-                messages = self._transport.receive(READ_REPLIES, READ_SECONDS)
-            except TransportError as error:
-                self._failure = error
-                self._fail_all(error)
-                return
+            messages = self._transport.receive(READ_REPLIES, READ_SECONDS)
             arrived = time.perf_counter()
             for message in messages:
                 try:
                     self._resolve(decode_reply(message), arrived)
                 except BadMessage:
                     self.ignored["malformed"] += 1
-            self._time_out()
+            now = time.monotonic()
+            if now >= self._next_look:
+                self._next_look = now + READ_SECONDS
+                self._look_after(now)
 
     def _resolve(self, reply: Reply | ErrorReply, arrived: float) -> None:
         pending = self._pending.get(reply.id)
@@ -165,12 +225,30 @@ class Client:
         else:
             self._finish(reply.id, replace(reply, round_trip=arrived - pending.sent))
 
-    def _time_out(self) -> None:
-        now = time.monotonic()
+    def _look_after(self, now: float) -> None:
+        """Time out what is late, send again what waits for long."""
         with self._lock:
             late = [(id, pending) for id, pending in self._pending.items() if pending.deadline <= now]
+            again = [
+                (id, pending)
+                for id, pending in self._pending.items()
+                if pending.resend_at <= now < pending.deadline and (pending.confirmed or pending.refusal)
+            ]
         for id, pending in late:
-            self._finish(id, RequestTimeout(f"no reply to request {id} within {pending.timeout:g} s"))
+            if pending.confirmed:
+                outcome: ImageBusError = RequestTimeout(
+                    f"no reply to request {id} within {pending.timeout:g} s"
+                )
+            else:
+                reason = pending.refusal or f"nothing was heard of it for {pending.timeout:g} s"
+                outcome = PublishFailed(f"request {id} was not confirmed by the brokers: {reason}")
+            self._finish(id, outcome)
+        for id, pending in again:
+            pending.refusal = None
+            pending.resend_at = now + pending.pause
+            pending.pause = min(2 * pending.pause, RESEND[1])
+            self.resent += 1
+            self._send(id, pending)
 
     def _fail_all(self, error: TransportError) -> None:
         for id in list(self._pending):

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from imagebus.client import Client
-from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TransportError
+from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TooLarge, TransportError
 from imagebus.messages import Images, Message, Reply
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.memory import MemoryBus, MemoryTransport
@@ -175,17 +175,62 @@ def test_close_fails_what_is_pending(bus: MemoryBus) -> None:
         client.submit(package(1))
 
 
-def test_a_send_that_the_bus_refused_fails_its_future(bus: MemoryBus) -> None:
-    class Refusing(MemoryTransport):
-        def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
-            assert on_delivery is not None
-            on_delivery(PublishFailed("not confirmed"))
+class Unconfirming(MemoryTransport):
+    """A bus that confirms nothing for the first `refusals` sends of a message."""
 
-    with Client(Refusing(bus)) as client:
-        future = client.submit(package(1))
+    def __init__(self, bus: MemoryBus, refusals: int, error: TransportError) -> None:
+        super().__init__(bus)
+        self.refusals = refusals
+        self.error = error
 
-        with pytest.raises(PublishFailed, match="not confirmed"):
+    def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
+        self.refusals -= 1
+        if self.refusals < 0:
+            super().publish(message, on_delivery)
+        elif on_delivery is not None:
+            on_delivery(self.error)
+
+
+def test_a_send_that_was_never_confirmed_is_said_to_be_that_at_its_deadline(bus: MemoryBus) -> None:
+    with Client(Unconfirming(bus, 1000, PublishFailed("nobody there"))) as client:
+        future = client.submit(package(1), timeout=0.3)
+
+        with pytest.raises(PublishFailed, match="was not confirmed by the brokers: nobody there"):
             result(future)
+
+
+def test_a_send_that_was_not_confirmed_is_tried_again_under_the_same_id(bus: MemoryBus) -> None:
+    with Client(Unconfirming(bus, 1, PublishFailed("not now"))) as client:
+        answerer = Answerer(bus)
+        future = client.submit(package(1), id="again")
+        answerer.answer(answerer.request())
+
+        assert result(future).id == "again"
+        assert client.resent == 1
+
+
+def test_a_send_that_can_never_succeed_fails_at_once(bus: MemoryBus) -> None:
+    with Client(Unconfirming(bus, 1000, TooLarge("5 MB"))) as client, pytest.raises(TooLarge, match="5 MB"):
+        result(client.submit(package(1)))
+
+
+def test_an_unanswered_request_is_sent_again_and_the_caller_sees_one_answer(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagebus.client.RESEND", (0.05, 0.1))
+    with Client(MemoryTransport(bus)) as client:
+        answerer = Answerer(bus)
+        future = client.submit(package(1))
+        requests = [answerer.request() for _ in range(3)]
+        for request in requests:
+            answerer.answer(request)
+
+        assert {request.header("correlation_id") for request in requests} == {result(future).id}
+        last = client.submit(package(2))
+        answerer.answer(answerer.request())
+        result(last)
+        assert client.resent >= 2
+        assert client.ignored["unknown"] >= 2
 
 
 def test_a_bus_that_fails_for_good_fails_every_request(bus: MemoryBus) -> None:
