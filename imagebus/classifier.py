@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 import orjson
 
-from imagebus.errors import ModelError
+from imagebus.errors import ConfigError, ModelError
 from imagebus.messages import Images, Model, ModelIdentity, Probabilities
 
 # Larger batches cost memory (60 MB from 150 to 500 images) and gain next to nothing.
@@ -46,7 +46,7 @@ class OnnxClassifier:
     """A model file run by ONNX Runtime.
 
     `threads` are ONNX Runtime's own (0: one for each core). `labels` names the classes of a file that
-    does not name them itself. Raises `ModelError`, one line with the file's name, when the file is
+    does not name them itself. Raises `ConfigError`, one line with the file's name, when the file is
     missing, is no ONNX model, or does not classify 28x28 images.
     """
 
@@ -62,9 +62,9 @@ class OnnxClassifier:
             # From bytes: the digest is of what runs, and weights outside the file are not found.
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except OSError as error:
-            raise ModelError(f"{path}: {error.strerror}; --model names the ONNX file") from None
+            raise ConfigError(f"{path}: {error.strerror}; --model names the ONNX file") from None
         except Exception as error:  # ONNX Runtime raises classes of its own, with no common root
-            raise ModelError(f"{path}: not a model that ONNX Runtime loads: {_first_line(error)}") from None
+            raise ConfigError(f"{path}: not a model that ONNX Runtime loads: {_first_line(error)}") from None
 
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.labels = tuple(labels) or tuple(_stated_labels(metadata))
@@ -105,21 +105,21 @@ class OnnxClassifier:
         }
         if len(inputs) != 1 or shape not in _INPUT_SHAPES or inputs[0].type not in dtypes:
             found = ", ".join(f"{each.type} {each.shape}" for each in inputs)
-            raise ModelError(f"{path}: its input is {found}; expected uint8 or float (N, 28, 28)")
+            raise ConfigError(f"{path}: its input is {found}; expected uint8 or float (N, 28, 28)")
         return inputs[0].name, shape, dtypes[inputs[0].type]
 
     def _check_output(self, path: Path) -> None:
         """One prediction at start: errors are found now, and the first request meets warm kernels."""
         output = self._run(np.zeros((_PROBE, 28, 28), np.uint8))
         if output.ndim != 2 or output.shape[0] != _PROBE or output.dtype != np.float32:
-            raise ModelError(
+            raise ConfigError(
                 f"{path}: its output is {output.dtype} {output.shape}, expected float32 (N, classes)"
             )
         classes = output.shape[1]
         if not self.labels:
-            raise ModelError(f"{path}: it does not name its {classes} classes; --labels does")
+            raise ConfigError(f"{path}: it does not name its {classes} classes; --labels does")
         if len(self.labels) != classes:
-            raise ModelError(f"{path}: it has {classes} classes, but {len(self.labels)} labels are given")
+            raise ConfigError(f"{path}: it has {classes} classes, but {len(self.labels)} labels are given")
         if not (np.all(output >= 0) and np.allclose(output.sum(axis=1), 1, atol=1e-3)):
             self._finish = _softmax
 

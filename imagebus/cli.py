@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from imagebus.errors import ConfigError, ImageBusError, ModelError
+from imagebus.errors import ConfigError, ImageBusError
 from imagebus.transports import CLOUDS
 
 EXIT_FAILED = 1
@@ -113,7 +113,7 @@ def run(main: Callable[[], int]) -> None:
     try:
         code = main()
         sys.stdout.flush()
-    except (ConfigError, ModelError) as error:  # a model is wrong at start; later its errors are replies
+    except ConfigError as error:
         code = _say(error, EXIT_USAGE)
     except ImageBusError as error:
         code = _say(error, EXIT_FAILED)

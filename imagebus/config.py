@@ -11,13 +11,17 @@ would run code or break the project's promise is refused here.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagebus.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 # Settings that load a library into the process or run a shell command.
 _LOADS_CODE = frozenset(
@@ -29,7 +33,24 @@ _FIXED = {
     "enable.auto.offset.store": "false",
     "enable.idempotence": "true",
     "isolation.level": "read_committed",
+    "partition.assignment.strategy": "cooperative-sticky",
 }
+# Settings that are options of the scripts.
+_ELSEWHERE = {"group.id": "--group", "transactional.id": "--name"}
+_SECRETS = frozenset(
+    {
+        "sasl.password",
+        "sasl.oauthbearer.client.secret",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+    }
+)
+_CHECKS_OFF = {
+    "enable.ssl.certificate.verification": "false",
+    "ssl.endpoint.identification.algorithm": "none",
+}
+_LOOPBACK = re.compile(r"(.+://)?(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -88,6 +109,12 @@ def read_settings(path: str | Path) -> Settings:
             raise ConfigError(f"{where}: {key} is set twice, first on line {lines[key]}")
         if key in _LOADS_CODE:
             raise ConfigError(f"{where}: {key} is refused: it loads code or runs a command")
+        if key in _ELSEWHERE:
+            raise ConfigError(f"{where}: {key} is not set here but with {_ELSEWHERE[key]} of replier.py")
+        if key in _SECRETS and value and "${" not in value and path.stat().st_mode & stat.S_IROTH:
+            raise ConfigError(
+                f"{where}: {key} stands in a file that everybody can read: chmod o-r {path}, or write ${{NAME}}"
+            )
         value = _substitute(value, f"{where}: {key}")
         if key in _FIXED and value.lower() != _FIXED[key]:
             raise ConfigError(f"{where}: {key} must be {_FIXED[key]}: the delivery guarantee rests on it")
@@ -95,7 +122,36 @@ def read_settings(path: str | Path) -> Settings:
         lines[key] = number
     if not values.get("bootstrap.servers"):
         raise ConfigError(f"{path}: bootstrap.servers is missing, expected host:port of a broker")
-    return Settings(path, values, lines)
+    settings = Settings(path, values, lines)
+    _check_servers(settings)
+    _warn_of_weakness(settings)
+    return settings
+
+
+def _check_servers(settings: Settings) -> None:
+    where = settings.where("bootstrap.servers")
+    for server in settings["bootstrap.servers"].split(","):
+        _, colon, port = server.strip().rpartition(":")
+        if (
+            colon
+            and not port.endswith("]")
+            and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+        ):
+            raise ConfigError(f"{where}: bootstrap.servers has a port that is not between 1 and 65535")
+
+
+def _warn_of_weakness(settings: Settings) -> None:
+    """Say what others on the network could read, or pretend to be."""
+    servers = settings["bootstrap.servers"].split(",")
+    protocol = settings.get("security.protocol", "plaintext").lower()
+    if protocol.endswith("plaintext") and not all(_LOOPBACK.fullmatch(server.strip()) for server in servers):
+        log.warning(
+            "%s: without security.protocol=SASL_SSL or SSL everybody on the way can read and change the messages",
+            settings.where("security.protocol" if "security.protocol" in settings else "bootstrap.servers"),
+        )
+    for key, off in _CHECKS_OFF.items():
+        if settings.get(key, "").lower() == off:
+            log.warning("%s: %s=%s: anybody can pretend to be the broker", settings.where(key), key, off)
 
 
 def _substitute(value: str, where: str) -> str:

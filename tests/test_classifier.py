@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from imagebus.classifier import MAX_IMAGES_PER_RUN, OnnxClassifier
-from imagebus.errors import ModelError
+from imagebus.errors import ConfigError
 
 LABELS = tuple("abcdefghij")
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_served_is_refused_with_one_line(tmp_path: Path) -> None:
     }
 
     for reason, (path, labels) in cases.items():
-        with pytest.raises(ModelError) as refused:
+        with pytest.raises(ConfigError) as refused:
             OnnxClassifier(path, labels=labels)
 
         message = str(refused.value)
@@ -128,5 +128,5 @@ def test_a_model_file_may_not_bring_weights_from_elsewhere(tmp_path: Path) -> No
     outside = tmp_path / "outside.onnx"
     outside.write_bytes(model.SerializeToString())
 
-    with pytest.raises(ModelError, match="not a model that ONNX Runtime loads"):
+    with pytest.raises(ConfigError, match="not a model that ONNX Runtime loads"):
         OnnxClassifier(outside, labels=LABELS)

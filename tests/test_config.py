@@ -18,6 +18,7 @@ def written(tmp_path: Path) -> Write:
     def write(text: str) -> Path:
         path = tmp_path / "kafka.config"
         path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)
         return path
 
     return write
