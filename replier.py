@@ -10,8 +10,10 @@ from __future__ import annotations  # names of the package stay unloaded until t
 
 import argparse
 import logging
+import socket
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import imagebus
@@ -45,7 +47,32 @@ def options() -> argparse.Namespace:
         "--max-wait", type=cli.duration, default=0.0, metavar="MS", help="for a fuller batch"
     )
     serving.add_argument(
+        "--require-hash", action="store_true", help="refuse requests without a sha256 header"
+    )
+    serving.add_argument(
         "--metrics-port", type=cli.port, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1"
+    )
+    delivery = parser.add_argument_group("delivery")
+    delivery.add_argument(
+        "--guarantee",
+        choices=("at-least-once", "exactly-once"),
+        default="at-least-once",
+        help="exactly-once: replies and offsets in one Kafka transaction",
+    )
+    delivery.add_argument(
+        "--name",
+        default=socket.gethostname(),
+        metavar="NAME",
+        help="of this replier, for its transactions: no other live one may have it",
+    )
+    dead = parser.add_argument_group("dead letters")
+    dead.add_argument(
+        "--replay-dlt", action="store_true", help="send the messages of TOPIC.dlt back to TOPIC, and end"
+    )
+    dead.add_argument("--dry-run", action="store_true", help="only list them")
+    dead.add_argument("--code", metavar="CODE", help="only those with this code, such as KILLER")
+    dead.add_argument(
+        "--max-rounds", type=cli.positive, default=3, metavar="N", help="how often one message is sent back"
     )
     return parser.parse_args()
 
@@ -54,10 +81,20 @@ def main() -> int:
     args = options()
     cli.configure_logging(verbose=args.verbose)
 
-    classifier = load_classifier(args)
     dead_letter_topic = f"{args.requests}.dlt"
-    topics = (args.requests, args.replies, dead_letter_topic)
-    with imagebus.connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as transport:
+    connect = partial(
+        imagebus.connect,
+        args.cloud,
+        args.config,
+        topics=(args.requests, args.replies, dead_letter_topic),
+        partitions=args.partitions,
+    )
+    if args.replay_dlt:
+        return replay(connect(), dead_letter_topic, args)
+    classifier = load_classifier(args)
+    exactly_once = args.guarantee == "exactly-once"
+    transactional_id = f"{args.group}-{args.name}" if exactly_once else None
+    with connect(transactional_id=transactional_id) as transport:
         worker = imagebus.Worker(
             transport,
             classifier,
@@ -65,6 +102,8 @@ def main() -> int:
             dead_letter_topic=dead_letter_topic,
             max_batch_size=args.max_batch_size,
             max_wait=args.max_wait / 1000,
+            require_hash=args.require_hash,
+            group=args.group,
         )
         stopped = threading.Event()
         cli.on_stop_signal(worker.stop)
@@ -89,9 +128,25 @@ def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
 
             return KerasClassifier(args.model or MODELS / "fashion.keras")
         except (ImportError, OSError, ValueError) as error:
-            raise imagebus.ModelError(str(error)) from None
+            raise imagebus.ConfigError(str(error)) from None
     labels = args.labels.split(",") if args.labels else ()
     return imagebus.OnnxClassifier(args.model or MODELS / "fashion.onnx", labels=labels, threads=args.threads)
+
+
+def replay(transport: imagebus.Transport, dead_letter_topic: str, args: argparse.Namespace) -> int:
+    with transport:
+        letters = imagebus.replay_dead_letters(
+            transport,
+            dead_letter_topic,
+            args.requests,
+            group=f"{args.group}.replay.{args.code or 'all'}",
+            code=args.code,
+            max_rounds=args.max_rounds,
+            dry_run=args.dry_run,
+        )
+        for letter in letters:
+            log.info("%s", letter)
+    return 0
 
 
 class Announcer:

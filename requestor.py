@@ -14,6 +14,7 @@ import queue
 import statistics
 import sys
 import time
+import uuid
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -39,6 +40,9 @@ def options() -> argparse.Namespace:
     what.add_argument(
         "--timeout", type=cli.time_limit, default=30.0, metavar="S", help="seconds until a package is lost"
     )
+    what.add_argument(
+        "--state", metavar="DIR", help="remember open packages there, and ask for them again after a kill"
+    )
     out = parser.add_argument_group("output")
     out.add_argument("--top", type=cli.positive, default=1, metavar="N", help="labels printed for each image")
     out.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -49,9 +53,16 @@ def options() -> argparse.Namespace:
 class Package:
     """One package on its way: what was asked, what is true, and the future of its reply."""
 
-    number: int
-    truths: tuple[str, ...] | None
+    asked: imagebus.OpenPackage
     reply: Future[imagebus.Reply]
+
+    @property
+    def number(self) -> int:
+        return self.asked.number
+
+    @property
+    def truths(self) -> tuple[str, ...] | None:
+        return self.asked.truths
 
 
 @dataclass
@@ -91,6 +102,7 @@ def main() -> int:
     cli.configure_logging(verbose=args.verbose)
 
     image_set = imagebus.load_images(args.images) if args.images else imagebus.load_images()
+    state = imagebus.OpenPackages(args.state) if args.state else None
     topics = (args.requests, args.replies)
     transport = imagebus.connect(args.cloud, args.config, topics=topics, partitions=args.partitions)
     summary = Summary()
@@ -98,20 +110,34 @@ def main() -> int:
         with imagebus.Client(
             transport, requests=args.requests, replies=args.replies, timeout=args.timeout
         ) as client:
-            exchange(client, image_set, args, summary)
+            exchange(client, image_set, state, args, summary)
     finally:  # also when the bus fails
         print(summary, file=sys.stderr if args.json else sys.stdout, flush=True)
     return 0 if not summary.failed and not summary.lost else cli.EXIT_FAILED
 
 
 def exchange(
-    client: imagebus.Client, images: imagebus.ImageSet, args: argparse.Namespace, summary: Summary
+    client: imagebus.Client,
+    images: imagebus.ImageSet,
+    state: imagebus.OpenPackages | None,
+    args: argparse.Namespace,
+    summary: Summary,
 ) -> None:
     """Send each package when its time has come, print each outcome when it comes."""
     show = as_json if args.json else as_text
     finished: queue.SimpleQueue[Package | None] = queue.SimpleQueue()  # None: stop
     cli.on_stop_signal(lambda: finished.put(None))
-    last = args.count or math.inf
+
+    def send(asked: imagebus.OpenPackage) -> None:
+        summary.sent += 1
+        package = Package(asked, client.submit(asked.images, top=args.top, id=asked.id))
+        package.reply.add_done_callback(partial(announce, finished, package))
+
+    left_open = state.load() if state else []
+    for asked in left_open:
+        send(asked)
+    number = max((asked.number for asked in left_open), default=0)
+    last = len(left_open) + (args.count or math.inf)
     next_send = silent_since = time.monotonic()
     waiting = False  # it was said, and nothing came since
     while summary.sent < last or summary.open:
@@ -119,10 +145,12 @@ def exchange(
         if summary.sent < last and now >= next_send and summary.open < MAX_OPEN:
             if not summary.open:
                 silent_since = now
-            pixels, truths = images.package(summary.sent, args.batch_size)
-            summary.sent += 1
-            package = Package(summary.sent, truths, client.submit(pixels, top=args.top))
-            package.reply.add_done_callback(partial(announce, finished, package))
+            pixels, truths = images.package(number, args.batch_size)
+            number += 1
+            asked = imagebus.OpenPackage(str(uuid.uuid4()), number, pixels, truths)
+            if state:
+                state.add(asked)
+            send(asked)
             next_send += args.interval
             continue
         if summary.open and not waiting and now - silent_since > WAITING_SECONDS:
@@ -137,6 +165,8 @@ def exchange(
         silent_since, waiting = time.monotonic(), False
         judge(done, summary)
         print(show(done, args.top), flush=True)
+        if state:
+            state.remove(done.asked.id)
 
 
 def announce(

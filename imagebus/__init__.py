@@ -29,11 +29,14 @@ if TYPE_CHECKING:
         PublishFailed,
         RequestFailed,
         RequestTimeout,
+        TooLarge,
         TransportError,
     )
     from imagebus.images import ImageSet, load_images
     from imagebus.messages import Message, Model, Prediction, Reply
     from imagebus.metrics import serve_metrics
+    from imagebus.replay import replay_dead_letters
+    from imagebus.state import OpenPackage, OpenPackages
     from imagebus.transports import connect
     from imagebus.transports.base import Transport
     from imagebus.transports.memory import MemoryBus, MemoryTransport
@@ -55,11 +58,14 @@ _HOMES = {
         "PublishFailed",
         "RequestFailed",
         "RequestTimeout",
+        "TooLarge",
         "TransportError",
     ],
     "imagebus.images": ["ImageSet", "load_images"],
     "imagebus.messages": ["Message", "Model", "Prediction", "Reply"],
     "imagebus.metrics": ["serve_metrics"],
+    "imagebus.replay": ["replay_dead_letters"],
+    "imagebus.state": ["OpenPackage", "OpenPackages"],
     "imagebus.transports": ["connect"],
     "imagebus.transports.base": ["Transport"],
     "imagebus.transports.memory": ["MemoryBus", "MemoryTransport"],
@@ -84,17 +90,21 @@ __all__ = [
     "Model",
     "ModelError",
     "OnnxClassifier",
+    "OpenPackage",
+    "OpenPackages",
     "Prediction",
     "PublishFailed",
     "Reply",
     "RequestFailed",
     "RequestTimeout",
+    "TooLarge",
     "Transport",
     "TransportError",
     "Worker",
     "connect",
     "fill",
     "load_images",
+    "replay_dead_letters",
     "serve_metrics",
 ]
 

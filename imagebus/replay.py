@@ -1,0 +1,83 @@
+"""Sending dead letters back: after the sender's mistake, or ours, was mended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from imagebus.errors import TransportError
+from imagebus.messages import DEAD_LETTER_CODE, DEAD_LETTER_CUT, Message
+from imagebus.transports.base import Transport
+
+ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
+BATCH = 100  # dead letters at once
+QUIET_SECONDS = 2.0  # without another dead letter, once the topic is being read: that was the last one
+JOIN_SECONDS = 30.0  # until the topic is being read; a killed replay's place in the group is free after 6
+
+
+def replay_dead_letters(
+    transport: Transport,
+    dead_letter_topic: str,
+    topic: str,
+    *,
+    group: str,
+    code: str | None = None,
+    max_rounds: int = 3,
+    dry_run: bool = False,
+) -> Iterator[str]:
+    """Send what is in `dead_letter_topic` back to `topic`, and yield a line on each message.
+
+    `group` remembers how far it got, so that nothing is sent back twice by two calls. With `code` only
+    letters of that code are sent; one that was sent back `max_rounds` times stays where it is, and so does
+    one that was cut off. With `dry_run` nothing is sent or remembered. Raises `TransportError`.
+    """
+    assigned = threading.Event()
+
+    def on_assigned(_: Sequence[int]) -> None:
+        assigned.set()
+
+    transport.subscribe(dead_letter_topic, group, on_assigned=on_assigned)
+    sent = kept = 0
+    while True:
+        letters = transport.receive(BATCH, QUIET_SECONDS if assigned.is_set() else JOIN_SECONDS)
+        if not letters:
+            if not assigned.is_set():
+                raise TransportError(
+                    f"topic {dead_letter_topic!r} could not be read within {JOIN_SECONDS:.0f} s"
+                )
+            break
+        chosen, again = [], []
+        for letter in letters:
+            reason = _reason_to_keep(letter, code, max_rounds)
+            yield f"{letter.header(DEAD_LETTER_CODE)}, {len(letter.value)} bytes: {reason or 'sent back'}"
+            if reason is None:
+                chosen.append(letter)
+                again.append(_sent_back(letter, topic))
+        sent += len(again)
+        kept += len(letters) - len(again)
+        if not dry_run:
+            transport.commit(chosen, again)
+            transport.commit(letters)  # those that stay are done with, too
+    yield f"{'would send' if dry_run else 'sent'} {sent} back to {topic}, {kept} stay in {dead_letter_topic}"
+
+
+def _rounds(letter: Message) -> int:
+    rounds = letter.header(ROUNDS) or "0"
+    return int(rounds) if rounds.isascii() and rounds.isdigit() and len(rounds) < 9 else 0
+
+
+def _reason_to_keep(letter: Message, code: str | None, max_rounds: int) -> str | None:
+    if code is not None and letter.header(DEAD_LETTER_CODE) != code:
+        return "not asked for"
+    if letter.header(DEAD_LETTER_CUT) is not None:
+        return "kept: its value was cut off"
+    if _rounds(letter) >= max_rounds:
+        return f"kept: it was sent back {_rounds(letter)} times"
+    return None
+
+
+def _sent_back(letter: Message, topic: str) -> Message:
+    """The message as it was, with the count of its rounds; where it came from before stays in its headers."""
+    headers = [(name, value) for name, value in letter.headers if name not in (ROUNDS, DEAD_LETTER_CODE)]
+    headers.append((ROUNDS, str(_rounds(letter) + 1).encode()))
+    return Message(topic, letter.value, key=letter.key, headers=headers)
