@@ -175,7 +175,7 @@ def build_network() -> Any:
     """The network with random weights: uint8 (N, 28, 28) in, probabilities (N, 10) out."""
     layers = keras.layers
 
-    def activated(x: Any) -> Any:  # the export folds the normalisation into the layer before it
+    def activated(x: Any) -> Any:  # the export folds the normalisation of a convolution into its weights
         return layers.ReLU()(layers.BatchNormalization()(x))
 
     images = keras.Input((28, 28), dtype="uint8", name="images")
