@@ -40,14 +40,21 @@ V2_JSON = "application/json"
 
 TOP = 3  # labels listed for each image unless the request's `top` header asks for another number
 MAX_HEADERS = 100  # headers looked at in one message; a request of this project carries seven
-MAX_HEADER_BYTES = 1024  # longer header values are treated as absent
-DEAD_LETTER_BYTES = 900_000  # of a value kept there: with headers below Kafka's default limit of 1 MB
+MAX_HEADER_BYTES = 1024  # read of one header, and of a key
+MAX_BYTES = 8 * 1024 * 1024  # of a value that is decoded
+# Once parsed, each part of a JSON text takes 30 to 250 bytes. A request of 1,000 images has 1.6 million
+# parts when every pixel stands in brackets of its own, and few objects; its reply has 1,001 of them.
+MAX_JSON_PARTS = 2_000_000
+MAX_JSON_OBJECTS = 10_000
+DEAD_LETTER_BYTES = 900_000  # of a value kept there: with key and headers below Kafka's default limit of 1 MB
+DEAD_LETTER_HEADER_BYTES = 64_000  # of all names and values of the headers kept there
 DEAD_LETTER_CODE = "dead_letter_code"
 DEAD_LETTER_CUT = "dead_letter_cut"
 _DEAD_LETTER_REASON = frozenset(
     {DEAD_LETTER_CODE, DEAD_LETTER_CUT, "kafka_dlt-exception-fqcn", "kafka_dlt-exception-message"}
 )
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT = re.compile(r"[0-9a-f-]{1,64}")
 
 
 class ErrorCode(StrEnum):
@@ -99,13 +106,14 @@ class Message:
     position: Position | None = None
 
     def header(self, name: str) -> str | None:
-        """The text of the first header called `name`; None when absent, too long or not UTF-8."""
+        """The text of the first header called `name`; None when there is none, or only without a value.
+
+        What is not UTF-8 is replaced by U+FFFD, what is over `MAX_HEADER_BYTES` cut off. So a header that
+        cannot be read is never taken for one that is not there: no id, hash, type or topic looks like it.
+        """
         for header, value in self.headers[:MAX_HEADERS]:
-            if header == name and value is not None and len(value) <= MAX_HEADER_BYTES:
-                try:
-                    return value.decode()
-                except UnicodeDecodeError:
-                    return None
+            if header == name and value is not None:
+                return value[:MAX_HEADER_BYTES].decode(errors="replace")
         return None
 
 
@@ -180,6 +188,11 @@ class ErrorReply:
     retryable: bool
 
 
+def is_id(text: str) -> bool:
+    """Whether a request may have this id."""
+    return _ID.fullmatch(text) is not None
+
+
 def sha256_hex(value: bytes) -> str:
     """The SHA-256 of `value` as 64 lower-case hex digits."""
     return hashlib.sha256(value).hexdigest()
@@ -225,22 +238,32 @@ def encode_request(
 def read_envelope(message: Message) -> Envelope:
     """Who asks, and where the answer goes.
 
-    Raises `BadMessage` (`NO_ID`, `BAD_ID`) when the message cannot be answered: a dead letter.
+    Raises `BadMessage` when the message cannot be answered, a dead letter: `NO_ID`, `BAD_ID`, or what
+    forbids to look for the id in the body, `TOO_LARGE` and `HASH_MISMATCH`.
     """
     content_type = (message.header("content-type") or RAW).partition(";")[0].strip().lower()
-    id = _request_id(message, content_type)
-    if not _ID.fullmatch(id):
+    sha256 = sha256_hex(message.value)
+    id = message.header("correlation_id")
+    if id is None and message.key:
+        id = message.key[:MAX_HEADER_BYTES].decode(errors="replace")
+    if id is None and content_type == V2_JSON:
+        id = _id_in_body(message, sha256)
+    if id is None:
+        raise BadMessage(ErrorCode.NO_ID, "no correlation_id header, no key and no id in the body")
+    if not is_id(id):
         raise BadMessage(ErrorCode.BAD_ID, "the request id is not 1 to 64 of A-Z a-z 0-9 . _ -")
+    traceparent = message.header("traceparent")
     return Envelope(
         id=id,
-        sha256=sha256_hex(message.value),
+        sha256=sha256,
         content_type=content_type,
         claimed_sha256=message.header("sha256"),
-        key=message.key,
+        # A reply under a key as large as the request would be larger than what the bus takes.
+        key=message.key if len(message.key or b"") <= MAX_HEADER_BYTES else None,
         reply_to=message.header("reply_to"),
         deadline=_integer(message.header("deadline")),
         top=_integer(message.header("top")) or TOP,
-        traceparent=message.header("traceparent"),
+        traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
     )
 
 
@@ -261,29 +284,49 @@ def check_envelope(
     claimed = envelope.claimed_sha256
     if claimed is None and require_hash:
         raise BadMessage(ErrorCode.NO_HASH, "the request has no sha256 header, which this replier asks for")
-    if claimed is not None and not hmac.compare_digest(claimed.lower().encode(), envelope.sha256.encode()):
-        raise BadMessage(
-            ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states"
-        )
+    _check_hash(claimed, envelope.sha256)
     if envelope.deadline is not None and envelope.deadline < time.time() * 1000:
         raise BadMessage(ErrorCode.EXPIRED, "the deadline passed before the request was served")
 
 
-def _request_id(message: Message, content_type: str) -> str:
-    """`correlation_id`, else the key, else the V2 body's `id`."""
-    id = message.header("correlation_id")
-    if id is None and message.key:
-        id = message.key[: MAX_HEADER_BYTES + 1].decode(errors="replace")
-    if id is None and content_type == V2_JSON:
-        try:
-            body = orjson.loads(message.value)
-        except orjson.JSONDecodeError:
-            body = None
-        found = body.get("id") if isinstance(body, dict) else None
-        id = found if isinstance(found, str) else None
-    if id is None:
-        raise BadMessage(ErrorCode.NO_ID, "no correlation_id header, no key and no id in the body")
-    return id
+def _check_hash(claimed: str | None, sha256: str) -> None:
+    if claimed is not None and not hmac.compare_digest(claimed.lower().encode(), sha256.encode()):
+        raise BadMessage(
+            ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states"
+        )
+
+
+def _id_in_body(message: Message, sha256: str) -> str | None:
+    """The `id` of a V2 body, which is decoded for it: never one that is too large, or not what was sent."""
+    _check_hash(message.header("sha256"), sha256)
+    try:
+        body = read_json(message.value)
+    except orjson.JSONDecodeError:
+        return None
+    id = body.get("id") if isinstance(body, dict) else None
+    return id if isinstance(id, str) else None
+
+
+def check_size(value: bytes) -> None:
+    """Refuse to decode what is too large for a request or a reply: `BadMessage` (`TOO_LARGE`)."""
+    if len(value) > MAX_BYTES:
+        raise BadMessage(ErrorCode.TOO_LARGE, f"a value has at most {MAX_BYTES} bytes")
+
+
+def read_json(value: bytes) -> Any:
+    """What a JSON text says.
+
+    Raises `BadMessage` (`TOO_LARGE`) before parsing it would take too much memory, and
+    `orjson.JSONDecodeError`.
+    """
+    check_size(value)
+    parts = value.count(b",") + value.count(b"[")
+    if parts > MAX_JSON_PARTS or value.count(b"{") > MAX_JSON_OBJECTS:
+        raise BadMessage(
+            ErrorCode.TOO_LARGE,
+            f"a JSON value has at most {MAX_JSON_PARTS} parts and {MAX_JSON_OBJECTS} objects",
+        )
+    return orjson.loads(value)
 
 
 def _integer(text: str | None) -> int | None:
@@ -326,10 +369,10 @@ def encode_error(envelope: Envelope, topic: str, error: BadMessage, *, retryable
 def decode_reply(message: Message) -> Reply | ErrorReply:
     """Read a reply of this project's own JSON.
 
-    Raises `BadMessage` (`JSON`) when it is not one: forged, cut off, or another program's.
+    Raises `BadMessage` (`JSON`, `TOO_LARGE`) when it is not one: forged, cut off, or another program's.
     """
     try:
-        body = orjson.loads(message.value)
+        body = read_json(message.value)
         id, digest = body["id"], body["sha256"]
         if "error" in body:
             error = body["error"]
@@ -353,14 +396,14 @@ def dead_letter(message: Message, topic: str, error: BadMessage, *, group: str =
 
     The headers that tell reason and origin are the ones that Spring Kafka writes, so that its tools read
     them: numbers are big-endian, and a message that comes here again keeps those of its first time before
-    the new ones. `dead_letter_code` has the code alone. A value over `DEAD_LETTER_BYTES` is cut off there,
-    and `dead_letter_cut` has its size.
+    the new ones. `dead_letter_code` has the code alone. What would make it larger than the bus takes is
+    cut off: a value at `DEAD_LETTER_BYTES`, a key or a header at `MAX_HEADER_BYTES`, headers after so many.
+    Then `dead_letter_cut` has the size that the value had.
     """
-    headers = [
-        (name, value and value[:MAX_HEADER_BYTES])
-        for name, value in message.headers[:MAX_HEADERS]
-        if name not in _DEAD_LETTER_REASON
-    ]
+    value, key, kept = message.value[:DEAD_LETTER_BYTES], message.key, _kept_headers(message)
+    if key is not None:
+        key = key[:MAX_HEADER_BYTES]
+    headers = [(name, text) for name, text in kept if name not in _DEAD_LETTER_REASON]
     headers += [
         (DEAD_LETTER_CODE, error.code.encode()),
         ("kafka_dlt-exception-fqcn", b"imagebus.BadMessage"),
@@ -376,9 +419,22 @@ def dead_letter(message: Message, topic: str, error: BadMessage, *, group: str =
             ("kafka_dlt-original-timestamp", struct.pack(">q", message.position.timestamp)),
             ("kafka_dlt-original-timestamp-type", b"CreateTime"),
         ]
-    if len(message.value) > DEAD_LETTER_BYTES:
+    if (value, key, kept) != (message.value, message.key, list(message.headers)):
         headers.append((DEAD_LETTER_CUT, str(len(message.value)).encode()))
-    return Message(topic, message.value[:DEAD_LETTER_BYTES], key=message.key, headers=headers)
+    return Message(topic, value, key=key, headers=headers)
+
+
+def _kept_headers(message: Message) -> list[tuple[str, bytes | None]]:
+    """The first headers of a message, as many as a dead letter has room for."""
+    kept: list[tuple[str, bytes | None]] = []
+    room = DEAD_LETTER_HEADER_BYTES
+    for name, value in message.headers[:MAX_HEADERS]:
+        text = None if value is None else value[:MAX_HEADER_BYTES]
+        room -= len(name.encode()) + len(text or b"")
+        if room < 0:
+            break
+        kept.append((name, text))
+    return kept
 
 
 def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Message:
@@ -430,17 +486,24 @@ def _v2_body(
 
 
 def _check_types(reply: Reply | ErrorReply) -> None:
-    """Dataclasses do not check their fields, and a reply may come from anyone."""
+    """Dataclasses do not check their fields, and a reply may come from anyone.
+
+    Its texts are shown on terminals, so what is not printable is refused.
+    """
     texts: list[object] = [reply.id, reply.sha256]
-    numbers: list[object] = []
+    numbers: list[Any] = []
     if isinstance(reply, ErrorReply):
         texts += [reply.code, reply.message]
+        if not isinstance(reply.retryable, bool):
+            raise TypeError("retryable is neither true nor false")
     else:
         texts += [reply.model.name, reply.model.version, reply.model.sha256]
         for prediction in reply.predictions:
             texts += [prediction.label, *(label for label, _ in prediction.top)]
             numbers += [prediction.probability, *(p for _, p in prediction.top)]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a text is not a string")
-    if not all(isinstance(number, (int, float)) and 0 <= number <= 1 for number in numbers):
+    if not all(
+        isinstance(text, str) and text.isprintable() and len(text) <= MAX_HEADER_BYTES for text in texts
+    ):
+        raise ValueError("a text is not a short printable string")
+    if not all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers):
         raise ValueError("a probability is not a number from 0 to 1")

@@ -99,16 +99,16 @@ def test_the_id_is_the_header_else_the_key_else_the_v2_body() -> None:
         request(b"[1", content_type="application/json"),
         request(b'{"id": 7}', content_type="application/json"),
         request(correlation_id=None),
-        request(correlation_id=b"\xff"),
-        request(correlation_id="x" * 10_000),
     ],
 )
 def test_a_request_without_a_readable_id_cannot_be_answered(message: Message) -> None:
     assert code_of(message) == "NO_ID"
 
 
-@pytest.mark.parametrize("id", ["", "a b", "a\n", "a\0b", "\x1b[2J", "../x", "é", "x" * 65])
-def test_an_id_with_other_characters_cannot_be_answered(id: str) -> None:
+@pytest.mark.parametrize(
+    "id", ["", "a b", "a\n", "a\0b", "\x1b[2J", "../x", "é", "x" * 65, "x" * 10_000, b"\xff"]
+)
+def test_an_id_with_other_characters_cannot_be_answered(id: str | bytes) -> None:
     assert code_of(request(correlation_id=id)) == "BAD_ID"
 
 
