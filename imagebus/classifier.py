@@ -22,6 +22,7 @@ from imagebus.messages import Images, Model, ModelIdentity, Probabilities
 
 # Larger batches cost memory (60 MB from 150 to 500 images) and gain next to nothing.
 MAX_IMAGES_PER_RUN = 160
+MAX_LABEL = 100  # characters; with longer ones replies outgrow what the bus takes
 _PROBE = 2  # images predicted at start: the shapes are checked and the kernels are warm
 _INPUT_SHAPES = ((28, 28), (28, 28, 1), (1, 28, 28), (784,))
 
@@ -120,6 +121,8 @@ class OnnxClassifier:
             raise ConfigError(f"{path}: it does not name its {classes} classes; --labels does")
         if len(self.labels) != classes:
             raise ConfigError(f"{path}: it has {classes} classes, but {len(self.labels)} labels are given")
+        if not all(label.isprintable() and len(label) <= MAX_LABEL for label in self.labels):
+            raise ConfigError(f"{path}: a label is not a printable text of at most {MAX_LABEL} characters")
         if not (np.all(output >= 0) and np.allclose(output.sum(axis=1), 1, atol=1e-3)):
             self._finish = _softmax
 

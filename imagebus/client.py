@@ -51,6 +51,7 @@ class _Pending:
     message: Message
     sha256: str
     images: int
+    top: int  # labels asked for
     sent: float  # time.perf_counter()
     timeout: float  # seconds
     deadline: float  # time.monotonic()
@@ -121,6 +122,7 @@ class Client:
             message=message,
             sha256=message.header("sha256") or "",
             images=len(images),
+            top=top if top > 0 else TOP,
             sent=time.perf_counter(),
             timeout=timeout,
             deadline=now + timeout,
@@ -220,7 +222,9 @@ class Client:
             self.ignored["hash"] += 1
         elif isinstance(reply, ErrorReply):
             self._finish(reply.id, RequestFailed(reply.code, reply.message, retryable=reply.retryable))
-        elif len(reply.predictions) != pending.images:
+        elif len(reply.predictions) != pending.images or any(
+            not 1 <= len(each.top) <= pending.top for each in reply.predictions
+        ):
             self.ignored["malformed"] += 1
         else:
             self._finish(reply.id, replace(reply, round_trip=arrived - pending.sent))

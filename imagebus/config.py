@@ -51,7 +51,9 @@ _CHECKS_OFF = {
     "ssl.endpoint.identification.algorithm": "none",
 }
 _LOOPBACK = re.compile(r"(.+://)?(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# As librdkafka writes them. Whatever else stands before an equals sign may be a piece of a secret.
+_KEY = re.compile(r"[a-z][a-z0-9._]*")
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def read_settings(path: str | Path) -> Settings:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
+        readable_by_all = bool(path.stat().st_mode & stat.S_IROTH)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; -f names the config file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {type(error).__name__}") from None
     if text.lstrip().startswith("{"):
         raise ConfigError(f"{path}:1: this is JSON, expected key = value lines for -c kafka")
@@ -103,7 +106,7 @@ def read_settings(path: str | Path) -> Settings:
             continue
         where = f"{path}:{number}"
         key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not key or " " in key:
+        if not equals or not _KEY.fullmatch(key):
             raise ConfigError(f"{where}: expected key = value")
         if key in values:
             raise ConfigError(f"{where}: {key} is set twice, first on line {lines[key]}")
@@ -111,7 +114,7 @@ def read_settings(path: str | Path) -> Settings:
             raise ConfigError(f"{where}: {key} is refused: it loads code or runs a command")
         if key in _ELSEWHERE:
             raise ConfigError(f"{where}: {key} is not set here but with {_ELSEWHERE[key]} of replier.py")
-        if key in _SECRETS and value and "${" not in value and path.stat().st_mode & stat.S_IROTH:
+        if key in _SECRETS and value and not _VARIABLE.search(value) and readable_by_all:
             raise ConfigError(
                 f"{where}: {key} stands in a file that everybody can read: chmod o-r {path}, or write ${{NAME}}"
             )
@@ -135,7 +138,7 @@ def _check_servers(settings: Settings) -> None:
         if (
             colon
             and not port.endswith("]")
-            and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+            and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536)
         ):
             raise ConfigError(f"{where}: bootstrap.servers has a port that is not between 1 and 65535")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +61,11 @@ def _from_npz(path: Path) -> ImageSet:
             images = arrays["images"]
             labels = arrays.get("labels")
             names = arrays.get("names")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"--images {path}: cannot be read as .npz: {error}") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # damage shows as zlib's, zipfile's, Python's or NumPy's error, as it likes
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"--images {path}: cannot be read as .npz: {reason}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
         raise ConfigError(
             f"--images {path}: images is {images.dtype} {images.shape}, expected uint8 (N, 28, 28)"
@@ -75,6 +77,8 @@ def _from_npz(path: Path) -> ImageSet:
         raise ConfigError(f"--images {path}: labels is {labels.dtype} {labels.shape}, expected {expected}")
     if names is None:
         return ImageSet(images, tuple(str(label) for label in labels))
+    if names.ndim != 1:
+        raise ConfigError(f"--images {path}: names is {names.dtype} {names.shape}, expected texts (K,)")
     if labels.min() < 0 or labels.max() >= len(names):
         raise ConfigError(
             f"--images {path}: labels run from {labels.min()} to {labels.max()}, names has {len(names)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -12,7 +12,9 @@ import numpy as np
 import orjson
 
 from imagebus.errors import ConfigError
-from imagebus.messages import Images
+from imagebus.messages import Images, is_id
+
+MAX_NUMBER = 10**12  # of a package; a thousand a second would take thirty years to get there
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,7 @@ class OpenPackages:
     def _read(self) -> Iterator[OpenPackage]:
         for path in self._folder.glob("*.open"):
             try:
-                about, _, pixels = path.read_bytes().partition(b"\n")
-                fields = orjson.loads(about)
-                truths: Sequence[str] | None = fields["truths"]
-                yield OpenPackage(
-                    id=str(fields["id"]),
-                    number=int(fields["number"]),
-                    images=np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28),
-                    truths=None if truths is None else tuple(truths),
-                )
+                yield _decode(path.read_bytes())
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ConfigError(
                     f"--state {path}: not a package that a requestor left there: {error}"
@@ -82,3 +76,22 @@ class OpenPackages:
 
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}.open"
+
+
+def _decode(content: bytes) -> OpenPackage:
+    """What `OpenPackages.add` wrote; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    about, _, pixels = content.partition(b"\n")
+    fields = orjson.loads(about)
+    id, number, truths = fields["id"], fields["number"], fields["truths"]
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28)
+    if not isinstance(id, str) or not is_id(id):
+        raise ValueError("its id is none")
+    if type(number) is not int or not 1 <= number <= MAX_NUMBER:
+        raise ValueError("its number is none")
+    if not len(images):
+        raise ValueError("it has no images")
+    if truths is not None and (
+        not isinstance(truths, list) or len(truths) != len(images) or set(map(type, truths)) != {str}
+    ):
+        raise ValueError("its truths are not those of its images")
+    return OpenPackage(id, number, images, None if truths is None else tuple(truths))
