@@ -94,7 +94,7 @@ class KafkaTransport(Transport):
         self._consumer: Consumer | None = None
         self._topic = ""
         self._partitions = Partitions()
-        self._committing = threading.Lock()  # a rebalance waits for the batch that is on its way
+        self._committing = threading.Lock()  # a rebalance waits for the outcomes that are on their way
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
         self._last_poll = time.monotonic()
         self._kept: list[Record] = []  # what the keeper received
@@ -311,7 +311,8 @@ class KafkaTransport(Transport):
                 partition.answered = end
                 if self._delivery.commits_offsets:
                     partition.committed, partition.metadata = end, begun(1)
-            self._commit_answered(list(self._partitions.by_number))
+        # Without the lock: librdkafka lets this wait for a rebalance, whose callback waits for the lock.
+        self._commit_answered(list(self._partitions.by_number))
 
     def _commit_answered(self, numbers: Iterable[int], *, given_back: bool = False) -> None:
         """Commit where confirmed outcomes are ahead of what the group remembers. Never raises."""
@@ -333,6 +334,7 @@ class KafkaTransport(Transport):
         if consumer is None:
             return
         named = [TopicPartition(self._topic, number, *each) for number, each in offsets.items()]
+        known = {number: self._partitions.by_number.get(number) for number in offsets}
         try:
             consumer.commit(offsets=named, asynchronous=False)
         except KafkaException as error:
@@ -343,7 +345,7 @@ class KafkaTransport(Transport):
                 self._clients.note(translate(error.args[0], "committing offsets"))
             return
         for number, (offset, metadata) in offsets.items():
-            partition = self._partitions.by_number.get(number)
+            partition = known[number]
             if partition is not None:
                 partition.committed, partition.metadata = offset, metadata
 
