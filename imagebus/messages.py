@@ -403,13 +403,16 @@ def dead_letter(message: Message, topic: str, error: BadMessage, *, group: str =
     value, key, kept = message.value[:DEAD_LETTER_BYTES], message.key, _kept_headers(message)
     if key is not None:
         key = key[:MAX_HEADER_BYTES]
-    headers = [(name, text) for name, text in kept if name not in _DEAD_LETTER_REASON]
-    headers += [
+    # The reason comes first, so that `Message.header` sees it however many headers are kept.
+    headers: list[tuple[str, bytes | None]] = [
         (DEAD_LETTER_CODE, error.code.encode()),
         ("kafka_dlt-exception-fqcn", b"imagebus.BadMessage"),
         ("kafka_dlt-exception-message", f"{error.code}: {error}".encode()),
-        ("kafka_dlt-original-topic", message.topic.encode()),
     ]
+    if (value, key, kept) != (message.value, message.key, list(message.headers)):
+        headers.append((DEAD_LETTER_CUT, str(len(message.value)).encode()))
+    headers += [(name, text) for name, text in kept if name not in _DEAD_LETTER_REASON]
+    headers.append(("kafka_dlt-original-topic", message.topic.encode()))
     if group:
         headers.append(("kafka_dlt-original-consumer-group", group.encode()))
     if message.position is not None:
@@ -419,8 +422,6 @@ def dead_letter(message: Message, topic: str, error: BadMessage, *, group: str =
             ("kafka_dlt-original-timestamp", struct.pack(">q", message.position.timestamp)),
             ("kafka_dlt-original-timestamp-type", b"CreateTime"),
         ]
-    if (value, key, kept) != (message.value, message.key, list(message.headers)):
-        headers.append((DEAD_LETTER_CUT, str(len(message.value)).encode()))
     return Message(topic, value, key=key, headers=headers)
 
 
