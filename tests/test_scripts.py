@@ -388,11 +388,15 @@ def test_metrics_are_served_on_loopback_and_the_port_is_not_shared(bus: Bus) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    bus.replier("--metrics-port", str(port))
+    replier = bus.replier("--metrics-port", str(port))
     with bus.client() as client:
         client.predict(np.zeros((2, 28, 28), np.uint8))
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+    try:
+        page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
+    except OSError as error:
+        raise AssertionError(f"{error}: {replier}") from error
+    with page:
         metrics = page.read().decode().splitlines()
     other = bus.start("replier.py", "--metrics-port", str(port))
 
