@@ -9,13 +9,14 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable
+import struct
+import zlib
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
-from PIL import Image, ImageChops, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import Image, ImageChops, JpegImagePlugin, PngImagePlugin
 
 from imagebus.errors import BadMessage
 from imagebus.messages import (
@@ -36,13 +37,9 @@ MAX_IMAGES = 1000  # images in one request; its reply stays below Kafka's defaul
 MAX_PIXELS = 16_000_000  # of one PNG or JPEG: a photograph of a telephone; decoded it has 64 MB
 MAX_SIDE = 65_535  # pixels of one side, JPEG's own limit: Lanczos on a line of 16 million takes 770 MB
 _DIMENSION = re.compile(r"[0-9]{1,18}")  # what fits into 63 bits, whatever the digits
-_PNG_END = b"IEND\xaeB`\x82"  # its last chunk
-# By their first bytes. `Image.open` would try these two as well, but only after its own look at the number
-# of pixels, which warns below 180 million instead of refusing.
-_PICTURES: dict[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-    b"\x89PNG": PngImagePlugin.PngImageFile,
-    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
-}
+_PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+# The chunks that pixels need. Texts and profiles unfold to 64 MB when Pillow meets enough of them.
+_PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 # Members of a V2 body that are read. JSON allows none of them twice, and parsers differ on which one counts.
 _MEMBERS = (b'"id"', b'"inputs"', b'"shape"', b'"datatype"', b'"data"')
 
@@ -71,23 +68,49 @@ def read_picture(encoded: bytes) -> Images:
     on black), shrunk or grown until its longer side is 28 (Lanczos), and centred on black, which is
     Fashion-MNIST's background. Raises `BadMessage` (`BAD_IMAGE`, `PIXELS_MAX`).
     """
-    opener = next((each for start, each in _PICTURES.items() if encoded.startswith(start)), None)
-    if opener is None:
-        raise BadMessage(ErrorCode.BAD_IMAGE, "the picture is neither PNG nor JPEG")
     try:
-        with opener(io.BytesIO(encoded)) as picture:
-            if picture.width * picture.height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
-                raise BadMessage(
-                    ErrorCode.PIXELS_MAX,
-                    f"a picture has at most {MAX_PIXELS} pixels, and {MAX_SIDE} on a side",
-                )
-            if picture.format == "PNG" and _PNG_END not in encoded:  # Pillow reads on without it
-                raise EOFError
+        with _opened(encoded) as picture:
+            _check_pixels(picture.width, picture.height)
             return _grey_square(picture)
     except BadMessage:
         raise
     except Exception as error:  # a parser that meets nonsense raises anything: struct.error, KeyError, ...
         raise BadMessage(ErrorCode.BAD_IMAGE, "the picture cannot be decoded as PNG or JPEG") from error
+
+
+def _opened(encoded: bytes) -> Image.Image:
+    """Not by `Image.open`, which tries more formats, and warns of 100 million pixels instead of refusing."""
+    if encoded.startswith(_PNG_START):
+        return PngImagePlugin.PngImageFile(io.BytesIO(_bare_png(encoded)))
+    if encoded.startswith(_JPEG_START):
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
+    raise BadMessage(ErrorCode.BAD_IMAGE, "the picture is neither PNG nor JPEG")
+
+
+def _bare_png(encoded: bytes) -> bytes:
+    """A PNG with no more chunks than its pixels need; raises when it is cut off or a checksum is wrong."""
+    start = len(_PNG_START)
+    length, kind, width, height = struct.unpack_from(">I4sII", encoded, start)
+    if (length, kind) != (13, b"IHDR"):
+        raise ValueError("it does not begin with its header")
+    _check_pixels(width, height)
+    kept, place = [_PNG_START], start
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        chunk = encoded[place : place + length + 12]  # around its data stand length, kind and checksum
+        if len(chunk) < length + 12 or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
+            raise ValueError("a chunk is not whole")
+        if kind in _PNG_CHUNKS:
+            kept.append(chunk)
+        place += len(chunk)
+    return b"".join(kept)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise BadMessage(
+            ErrorCode.PIXELS_MAX, f"a picture has at most {MAX_PIXELS} pixels, and {MAX_SIDE} on a side"
+        )
 
 
 def _grey_square(picture: Image.Image) -> Images:
