@@ -27,20 +27,32 @@ log = logging.getLogger(__name__)
 _LOADS_CODE = frozenset(
     {"plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers"}
 )
+# What librdkafka puts into the command line of kinit, for a shell to read, and what may stand there.
+_IN_A_COMMAND = frozenset({"sasl.kerberos.keytab", "sasl.kerberos.principal"})
+_HARMLESS = re.compile(r"[\w@%+=:,./-]*")
 # Settings the delivery guarantee rests on: librdkafka knows them, but only these values are right.
 _FIXED = {
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
     "enable.idempotence": "true",
     "isolation.level": "read_committed",
+    "offset.store.method": "broker",  # the other one writes a file
     "partition.assignment.strategy": "cooperative-sticky",
 }
-# Settings that are options of the scripts.
-_ELSEWHERE = {"group.id": "--group", "transactional.id": "--name"}
+# Settings that are options of the scripts, or another name of what is checked here.
+_ELSEWHERE = {
+    "group.id": "--group of replier.py",
+    "transactional.id": "--name of replier.py",
+    "metadata.broker.list": "bootstrap.servers",
+}
 _SECRETS = frozenset(
     {
-        "sasl.password",
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+        "sasl.oauthbearer.assertion.private.key.pem",
+        "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.password",
         "ssl.key.password",
         "ssl.key.pem",
         "ssl.keystore.password",
@@ -80,6 +92,13 @@ class Settings(Mapping[str, str]):
         """`file:line` of a key; the file alone for one that is not in it."""
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
+    def redact(self, text: str) -> str:
+        """`text` without the values of secret settings: for what librdkafka has to say."""
+        for key in _SECRETS & self.entries.keys():
+            if self.entries[key]:
+                text = text.replace(self.entries[key], "***")
+        return text
+
 
 def read_settings(path: str | Path) -> Settings:
     """Read a file of `key = value` lines.
@@ -113,12 +132,14 @@ def read_settings(path: str | Path) -> Settings:
         if key in _LOADS_CODE:
             raise ConfigError(f"{where}: {key} is refused: it loads code or runs a command")
         if key in _ELSEWHERE:
-            raise ConfigError(f"{where}: {key} is not set here but with {_ELSEWHERE[key]} of replier.py")
+            raise ConfigError(f"{where}: {key} is not set here but with {_ELSEWHERE[key]}")
         if key in _SECRETS and value and not _VARIABLE.search(value) and readable_by_all:
             raise ConfigError(
                 f"{where}: {key} stands in a file that everybody can read: chmod o-r {path}, or write ${{NAME}}"
             )
         value = _substitute(value, f"{where}: {key}")
+        if key in _IN_A_COMMAND and not _HARMLESS.fullmatch(value):
+            raise ConfigError(f"{where}: {key} has characters that a shell would act on")
         if key in _FIXED and value.lower() != _FIXED[key]:
             raise ConfigError(f"{where}: {key} must be {_FIXED[key]}: the delivery guarantee rests on it")
         values[key] = value
@@ -151,6 +172,12 @@ def _warn_of_weakness(settings: Settings) -> None:
         log.warning(
             "%s: without security.protocol=SASL_SSL or SSL everybody on the way can read and change the messages",
             settings.where("security.protocol" if "security.protocol" in settings else "bootstrap.servers"),
+        )
+    key = "sasl.oauthbearer.token.endpoint.url"
+    scheme, _, rest = settings.get(key, "").partition("://")
+    if scheme.lower() == "http" and not _LOOPBACK.fullmatch(rest.partition("/")[0]):
+        log.warning(
+            "%s: without https everybody on the way can read the client's secret", settings.where(key)
         )
     for key, off in _CHECKS_OFF.items():
         if settings.get(key, "").lower() == off:

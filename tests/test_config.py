@@ -64,6 +64,13 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
         ("sasl.password=${NOT_SET_ANYWHERE}\n", 1, "NOT_SET_ANYWHERE"),
         ("plugin.library.paths=evil.so\n", 1, "plugin.library.paths is refused"),
         ("sasl.kerberos.kinit.cmd=sh\n", 1, "sasl.kerberos.kinit.cmd is refused"),
+        ("ssl.engine.location=evil.so\n", 1, "ssl.engine.location is refused"),
+        ("ssl.providers=evil\n", 1, "ssl.providers is refused"),
+        ("sasl.kerberos.principal=x; touch y\n", 1, "sasl.kerberos.principal has characters that a shell"),
+        ('sasl.kerberos.keytab=x" ; touch y\n', 1, "sasl.kerberos.keytab has characters that a shell"),
+        ("sasl.kerberos.principal=$(id)@HOST\n", 1, "sasl.kerberos.principal has characters that a shell"),
+        ("offset.store.method=file\n", 1, "offset.store.method must be broker"),
+        ("metadata.broker.list=b:1\n", 1, "metadata.broker.list is not set here but with bootstrap.servers"),
         ("enable.auto.commit=true\n", 1, "enable.auto.commit must be false"),
     ],
 )
@@ -101,3 +108,56 @@ def test_no_value_is_shown_in_an_error_or_a_repr(written: Write) -> None:
 
 def test_the_shipped_file_is_for_the_embedded_broker() -> None:
     assert dict(read_settings("kafka.config")) == {"bootstrap.servers": "localhost:9092"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "warning"),
+    [
+        ("bootstrap.servers=kafka.invalid:1\n", 1, "can read and change the messages"),
+        ("bootstrap.servers=localhost:1,kafka.invalid:1\n", 1, "can read and change the messages"),
+        ("bootstrap.servers=127.0.0.1.kafka.invalid:1\n", 1, "can read and change the messages"),
+        ("bootstrap.servers=a:1\nsecurity.protocol=SASL_PLAINTEXT\n", 2, "can read and change the messages"),
+        (
+            "bootstrap.servers=a:1\nsecurity.protocol=ssl\nenable.ssl.certificate.verification=False\n",
+            3,
+            "anybody can pretend to be the broker",
+        ),
+        (
+            "bootstrap.servers=a:1\nsecurity.protocol=ssl\nssl.endpoint.identification.algorithm=None\n",
+            3,
+            "anybody can pretend to be the broker",
+        ),
+        (
+            "bootstrap.servers=localhost:1\nsasl.oauthbearer.token.endpoint.url=http://login.invalid/token\n",
+            2,
+            "can read the client's secret",
+        ),
+    ],
+)
+def test_what_others_could_read_or_pretend_is_said_once(
+    written: Write, caplog: pytest.LogCaptureFixture, text: str, line: int, warning: str
+) -> None:
+    path = written(text)
+
+    read_settings(path)
+
+    (said,) = caplog.messages
+    assert said.startswith(f"{path}:{line}: ")
+    assert warning in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bootstrap.servers=localhost:1,127.0.0.1:1,[::1]:1\n",
+        "bootstrap.servers=kafka.invalid:1\nsecurity.protocol=SASL_SSL\n",
+        "bootstrap.servers=localhost:1\nsasl.oauthbearer.token.endpoint.url=https://login.invalid/token\n",
+        "bootstrap.servers=localhost:1\nsasl.oauthbearer.token.endpoint.url=http://127.0.0.1:8080/token\n",
+    ],
+)
+def test_loopback_and_tls_need_no_warning(
+    written: Write, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    read_settings(written(text))
+
+    assert caplog.messages == []

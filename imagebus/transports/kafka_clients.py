@@ -7,8 +7,10 @@ callbacks inside other calls; it is kept in `failure` and raised by the next cal
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -24,6 +26,7 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
+from imagebus.transports.kafka_tls import certificate_trouble, speaks_tls, wants_tls
 
 log = logging.getLogger(__name__)
 driver_log = logging.getLogger("imagebus.transports.kafka.driver")
@@ -31,6 +34,7 @@ driver_log = logging.getLogger("imagebus.transports.kafka.driver")
 driver_log.addFilter(lambda record: not record.getMessage().startswith("CONFWARN"))
 
 CONNECT_SECONDS = 10.0  # a cluster of Confluent Cloud answers within 2 s, so nobody is there after 10
+SUSPICION_SECONDS = 3.0  # of silence, after which it is worth a look whether the other side speaks TLS
 TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
 DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
 LOOK_SECONDS = 0.02  # between two looks at something that is about to be there
@@ -69,14 +73,33 @@ _CONSUMER = {
 }
 _CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+# Settings of confluent-kafka that are Python objects: a file cannot hold them.
+_OBJECTS = frozenset(
+    {
+        "default.topic.config",
+        "error_cb",
+        "logger",
+        "oauth_cb",
+        "on_commit",
+        "on_delivery",
+        "stats_cb",
+        "throttle_cb",
+    }
+)
 
 HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
+# Refused for want of a right, and the one that is missing, as docs/security.md grants it.
 DENIED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read on the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: (
+        "Read on the consumer group (a replier's --group) or Describe on requestor-* (a requestor's)"
+    ),
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Create on the cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on the transactional id",
 }
+# What librdkafka writes around the reason: whom it talked to, and for how long.
+_WHO = re.compile(r"^\w+://(?P<server>[^/]+)/\w+: ")
+_HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
 
 
@@ -87,6 +110,7 @@ class Clients:
         self.settings = settings
         self.failure: TransportError | None = None
         self._quiet_until = 0.0  # time.monotonic()
+        self._connected = False
 
     def admin(self) -> AdminClient:
         """A client for topics and metadata. Keep it while its futures run."""
@@ -121,6 +145,8 @@ class Clients:
     ) -> Any:
         """A client of librdkafka, which checks every setting of the file, whichever kind it is for."""
         theirs = self.settings
+        for key in _OBJECTS & theirs.keys():
+            raise ConfigError(f"{theirs.where(key)}: {key} is for programs: a file cannot set it")
         both = {**_COMMON, **defaults, **theirs, **fixed, "error_cb": self._on_error, "logger": driver_log}
         if theirs.get("group.protocol") == "consumer":  # there these are the broker's to say
             both = {key: value for key, value in both.items() if key not in _CLASSIC_GROUP or key in theirs}
@@ -133,8 +159,7 @@ class Clients:
         """librdkafka's refusal as one line: which key on which line, and never a value."""
         kind, _, conflict = reason.partition(": ")
         if kind.startswith("Failed to create"):  # each setting is right by itself, but not with the others
-            key = next((key for key in self.settings if key in conflict), "")
-            return ConfigError(f"{self.settings.where(key)}: {conflict}")
+            return self._conflicting(self.settings.redact(conflict))
         for key, value in self.settings.items():
             alone: dict[str, Any] = {key: value, "logger": driver_log}
             try:
@@ -148,38 +173,109 @@ class Clients:
                     range_ = reason.find("outside ")
                     wrong = reason[range_:] if range_ >= 0 else "not one it may have"
                     return ConfigError(f"{self.settings.where(key)}: the value of {key} is {wrong}")
-        return ConfigError(f"{self.settings.path}: {reason}")
+        return ConfigError(f"{self.settings.path}: {self.settings.redact(reason)}")
+
+    def _conflicting(self, conflict: str) -> ConfigError:
+        theirs = self.settings
+        if "SASL mechanism" in conflict:
+            key = next((key for key in ("sasl.mechanism", "sasl.mechanisms") if key in theirs), "")
+            where = theirs.where(key or "security.protocol")
+            return ConfigError(
+                f"{where}: sasl.mechanism is to be PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+            )
+        key = next((key for key in theirs if key in conflict), "")
+        if key.endswith(".location") and not Path(theirs[key]).exists():
+            conflict = f"{key} names a file that is not there"
+        elif key and "::" in conflict:  # OpenSSL's numbers and rooms before its reason
+            conflict = f"{key} cannot be used: {conflict.rpartition('::')[2]}"
+        return ConfigError(f"{theirs.where(key)}: {conflict}")
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's news between the calls. Never raises: that would throw away a batch."""
         servers = self.settings["bootstrap.servers"]
-        if error.code() in HOPELESS or error.fatal():
+        code = error.code()
+        if self.failure is not None:
+            return  # the first one is the cause of the others
+        if code == KafkaError._RESOLVE and (self._connected or "," in servers):
+            return  # name servers come back, and another broker may have a name that they know
+        if code in HOPELESS:
+            self.note(ConnectionFailed(self._why_refused(error)))
+        elif error.fatal():
             self.note(translate(error, servers))
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN and time.monotonic() > self._quiet_until:
+        elif code == KafkaError._ALL_BROKERS_DOWN and time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + DOWN_SECONDS
             log.warning("no broker answers at %s; trying again", servers)
+
+    def _why_refused(self, error: KafkaError) -> str:
+        """One line for what no trying again will mend: the setting to look at, the broker, the reason."""
+        theirs = self.settings
+        reason = theirs.redact(_HOW_LONG.sub("", error.str()))
+        who = _WHO.match(reason)
+        server = who["server"] if who else theirs["bootstrap.servers"]
+        reason = _WHO.sub("", reason)
+        if error.code() == KafkaError._RESOLVE:
+            return f"{theirs.where('bootstrap.servers')}: {reason}"
+        if error.code() == KafkaError._SSL:
+            trouble = certificate_trouble(server, theirs) if "certificate verify failed" in reason else None
+            key, reason = trouble or ("ssl.ca.location", reason)
+            return f"{theirs.where(key)}: the certificate of {server} is refused: {reason}; see {key}"
+        keys, hint = ["sasl.password", "sasl.username"], "sasl.username and sasl.password"
+        if "Unsupported SASL mechanism" in reason:
+            keys, hint = ["sasl.mechanism", "sasl.mechanisms"], "sasl.mechanism"
+        elif "SASL state" in reason:
+            keys, hint, reason = ["security.protocol"], "security.protocol", "it asks for none"
+        key = next((key for key in keys if key in theirs), keys[0])
+        return f"{theirs.where(key)}: {server} refuses the login: {reason}; see {hint}"
 
     # --- opening -------------------------------------------------------------------------------
 
     def connect(self, admin: AdminClient) -> set[str]:
         """The topics there are, once a broker answers; `ConnectionFailed` with the cause when none does.
 
-        Each failure looks the same from `list_topics`; the cause comes through `error_cb` in `poll`.
+        Each failure looks the same from `list_topics`; the cause comes through `error_cb` in `poll`, or
+        from a look at what speaks at the other end.
         """
-        deadline = time.monotonic() + CONNECT_SECONDS
+        start = time.monotonic()
         self.failure = None
+        self._quiet_until = start + DOWN_SECONDS  # the error says it, if it comes to that
         while True:
             try:
-                return set(admin.list_topics(timeout=1.0).topics)
+                topics = set(admin.list_topics(timeout=1.0).topics)
             except KafkaException as error:
                 admin.poll(0)
                 self.raise_failure()
-                if time.monotonic() > deadline:
-                    servers = self.settings["bootstrap.servers"]
-                    raise ConnectionFailed(
-                        f"no broker answers at {servers} ({self.settings.where('bootstrap.servers')}): "
-                        f"{error.args[0].str()}; python3 -m imagebus.broker starts one on this machine"
-                    ) from None
+                waited = time.monotonic() - start
+                if waited > SUSPICION_SECONDS:
+                    self._check_protocol()
+                if waited > CONNECT_SECONDS:
+                    raise ConnectionFailed(self._why_silent(error.args[0].str())) from None
+            else:
+                self._connected = True
+                return topics
+
+    def _check_protocol(self) -> None:
+        """Raise `ConnectionFailed` when one side speaks TLS and the other does not."""
+        where = self.settings.where(
+            "security.protocol" if "security.protocol" in self.settings else "bootstrap.servers"
+        )
+        for server in self.settings["bootstrap.servers"].split(","):
+            tls = speaks_tls(server)
+            if tls and not wants_tls(self.settings):
+                raise ConnectionFailed(
+                    f"{where}: {server} speaks TLS: set security.protocol to SASL_SSL or SSL"
+                )
+            if tls is False and wants_tls(self.settings):
+                raise ConnectionFailed(
+                    f"{where}: {server} does not speak TLS: another port, or another security.protocol"
+                )
+
+    def _why_silent(self, reason: str) -> str:
+        servers = self.settings["bootstrap.servers"]
+        silent = f"no broker answers at {servers} ({self.settings.where('bootstrap.servers')})"
+        if any(speaks_tls(server) is not None for server in servers.split(",")):
+            protocol = self.settings.get("security.protocol", "PLAINTEXT")
+            return f"{silent}, but something listens there: does it want a login? security.protocol is {protocol}"
+        return f"{silent}: {reason}; python3 -m imagebus.broker starts one on this machine"
 
     def create_topics(self, admin: AdminClient, topics: Sequence[str], partitions: int) -> None:
         """Create topics with the broker's default replication, and wait until they can be used.
@@ -199,8 +295,8 @@ class Clients:
                     continue
                 if code in DENIED:
                     raise AccessDenied(
-                        f"topic {topic!r} is missing and these credentials may not create it: "
-                        f"create it, or grant Create on it"
+                        f"topic {topic!r} is missing, or hidden, and these credentials may not create it: "
+                        f"create it or grant Create on it, or Read or Write where it exists"
                     ) from None
                 raise TransportError(f"topic {topic!r} could not be created: {error.args[0].str()}") from None
         # The brokers confirm a topic before all of them list it; producing to it then would fail.
@@ -213,6 +309,8 @@ class Clients:
 
 def _has_leaders(admin: AdminClient, topic: str) -> bool:
     metadata = admin.list_topics(topic, timeout=TOPIC_SECONDS).topics[topic]
+    if metadata.error is not None and metadata.error.code() in DENIED:
+        raise translate(metadata.error, f"describing topic {topic!r}")
     return bool(metadata.partitions) and all(each.leader >= 0 for each in metadata.partitions.values())
 
 
@@ -220,7 +318,10 @@ def translate(error: KafkaError, doing: str) -> TransportError:
     """librdkafka's error as this project's, with what was being done."""
     code = error.code()
     if code in DENIED:
-        return AccessDenied(f"{doing}: these credentials lack the right on the {DENIED[code]}: {error.str()}")
+        right = DENIED[code]
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED and not doing.startswith(("reading", "committing")):
+            right = "Write on the topic"
+        return AccessDenied(f"{doing}: these credentials lack the right {right}: {error.str()}")
     if code in HOPELESS:
         return ConnectionFailed(f"{doing}: {error.str()}")
     if code in _FENCED:

@@ -1,0 +1,81 @@
+"""Why a secured connection does not come about, found out with one handshake of Python's own.
+
+librdkafka has the same words for a foreign authority and a foreign host name, and none at all for a
+client that speaks plaintext to a TLS port. Here nothing is sent but a TLS handshake: no request, no login.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+
+LOOK_SECONDS = 2.0  # for each step of a handshake that a broker next door finishes in milliseconds
+_WRONG_NAME = (62, 64)  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
+
+
+def wants_tls(settings: Mapping[str, str]) -> bool:
+    """Whether these settings ask for TLS."""
+    return settings.get("security.protocol", "plaintext").lower().endswith("ssl")
+
+
+def speaks_tls(server: str) -> bool | None:
+    """Whether `server`, as host:port, answers a TLS handshake. None when it does not answer at all."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is trusted to it
+    try:
+        with _connect(server) as plain:
+            try:
+                context.wrap_socket(plain).close()
+            except ssl.SSLError as error:
+                # An alert is TLS too: it may want a certificate of the client's.
+                return "ALERT" in (error.reason or "")
+            except ConnectionError:
+                return False
+            return True
+    except OSError:
+        return None
+
+
+def certificate_trouble(server: str, settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """The setting to look at and what is wrong with the certificate of `server`; None when that is not it."""
+    try:
+        context = _verifying(settings)
+        with _connect(server) as plain:
+            context.wrap_socket(plain, server_hostname=_split(server)[0]).close()
+    except ssl.SSLCertVerificationError as error:
+        key = "bootstrap.servers" if error.verify_code in _WRONG_NAME else "ssl.ca.location"
+        return key, error.verify_message.rstrip(".")
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _verifying(settings: Mapping[str, str]) -> ssl.SSLContext:
+    """A context that trusts whom the settings trust."""
+    where, pem = settings.get("ssl.ca.location", ""), settings.get("ssl.ca.pem")
+    if where in ("", "probe") and not pem:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if pem:
+        context.load_verify_locations(cadata=pem)
+        return context
+    try:
+        context.load_verify_locations(cafile=where)
+    except IsADirectoryError:
+        context.load_verify_locations(capath=where)
+    return context
+
+
+def _connect(server: str) -> socket.socket:
+    return socket.create_connection(_split(server), LOOK_SECONDS)
+
+
+def _split(server: str) -> tuple[str, int]:
+    """Host and port of one of `bootstrap.servers`, which may begin with a protocol and lack the port."""
+    _, _, address = server.rpartition("://")
+    host, colon, port = address.strip().rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = address, "9092"  # librdkafka's default
+    return host.strip("[] "), int(port)
