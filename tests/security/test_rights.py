@@ -1,0 +1,237 @@
+"""The rights that docs/security.md asks for: enough for both scripts, each one needed, and missed when it goes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does export them
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from ..programs import ROOT, Program
+from .conftest import Login, SecuredBroker, Start, Write, error_line
+
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
+TOPICS = ("requests", "replies", "requests.dlt")
+KINDS = {
+    "--topic": ResourceType.TOPIC,
+    "--group": ResourceType.GROUP,
+    "--transactional-id": ResourceType.TRANSACTIONAL_ID,
+}
+COMMON = "kafka-acls.sh --bootstrap-server localhost:9092 --command-config admin.config --add"
+
+
+def read_command(command: str) -> AclBinding:
+    """What a kafka-acls.sh command of the page asks for."""
+    assert command.startswith(f"{COMMON} "), command
+    words = shlex.split(command.removeprefix(COMMON))
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    (kind,) = options.keys() & KINDS.keys()
+    binding = AclBinding(
+        KINDS[kind],
+        options.pop(kind),
+        ResourcePatternType[options.pop("--resource-pattern-type", "literal").upper()],
+        options.pop("--allow-principal"),
+        "*",
+        AclOperation[options.pop("--operation").upper()],
+        AclPermissionType.ALLOW,
+    )
+    assert not options
+    return binding
+
+
+REQUESTOR, REPLIER, EXACTLY_ONCE, CREATE, REPLAY = (
+    [read_command(line) for line in text.splitlines()] for kind, text in BLOCKS if kind == "sh"
+)
+
+
+def short(binding: AclBinding) -> str:
+    """A rule as the name of a test's case."""
+    return f"{right(binding)} on {binding.name}"
+
+
+def right(binding: AclBinding) -> str:
+    """The operation of a rule, as people write it."""
+    assert isinstance(binding.operation, AclOperation)
+    return binding.operation.name.title()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The secured broker without rules, and the users of the page."""
+
+    broker: SecuredBroker
+    requestor: Path  # config files
+    replier: Path
+    operator: Path
+
+
+@pytest.fixture(scope="session")
+def users(secured: SecuredBroker) -> dict[str, Login]:
+    return {name: secured.new_user(name) for name in ("requestor", "replier", "operator")}
+
+
+@pytest.fixture
+def cluster(denying: SecuredBroker, users: dict[str, Login], written: Write) -> Cluster:
+    return Cluster(denying, *(written(denying.settings(login)) for login in users.values()))
+
+
+def ask(cluster: Cluster, start: Start, *options: str) -> Program:
+    """A requestor with three packages."""
+    return start("requestor.py", "-f", cluster.requestor, "--count", "3", "--interval", "0", *options)
+
+
+# --- enough ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "guarantee"),
+    [(REPLIER, "at-least-once"), (REPLIER + EXACTLY_ONCE, "exactly-once")],
+    ids=["at-least-once", "exactly-once"],
+)
+def test_the_commands_are_enough_where_the_topics_exist(
+    cluster: Cluster, start: Start, rules: Sequence[AclBinding], guarantee: str
+) -> None:
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow([*REQUESTOR, *rules])
+
+    replier = start("replier.py", "-f", cluster.replier, "--guarantee", guarantee, "--name", "one")
+    requestor = ask(cluster, start)
+
+    assert requestor.wait() == 0
+    assert "sent 3, answered 3, failed 0, lost 0\n" in requestor.out
+    assert replier.stop() == 0
+
+
+def test_with_the_right_to_create_them_the_scripts_make_the_topics(cluster: Cluster, start: Start) -> None:
+    cluster.broker.allow([*REQUESTOR, *REPLIER, *CREATE])
+
+    replier = start("replier.py", "-f", cluster.replier)
+    requestor = ask(cluster, start)
+
+    assert requestor.wait() == 0
+    assert replier.stop() == 0
+    assert set(TOPICS) <= set(cluster.broker.admin.list_topics().topics)
+
+
+def test_the_commands_of_the_operator_are_enough_to_replay_dead_letters(
+    cluster: Cluster, start: Start
+) -> None:
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow(REPLAY)
+    cluster.broker.send("requests.dlt", b"who sent this?")
+
+    operator = start("replier.py", "-f", cluster.operator, "--replay-dlt")
+
+    assert operator.wait() == 0
+    operator.wait_for("sent 1 back to requests")
+
+
+def test_the_python_of_the_page_makes_the_same_rules(
+    cluster: Cluster, written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    written(cluster.broker.settings(cluster.broker.super_user)).rename(tmp_path / "admin.config")
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(code, "docs/security.md", "exec"), {})
+
+    assert cluster.broker.rules() == {*REQUESTOR, *REPLIER}
+
+
+# --- each one needed ---------------------------------------------------------------------------
+
+
+def without(rules: Sequence[AclBinding], missing: AclBinding) -> list[AclBinding]:
+    return [each for each in rules if each != missing]
+
+
+def names(line: str, missing: AclBinding) -> bool:
+    """Whether an error says what is missing: a topic by its name, a group by its option or prefix."""
+    if missing.restype is ResourceType.TOPIC:
+        return f"topic {missing.name!r}" in line
+    return (
+        "lack the right Read on the consumer group (a replier's --group) or Describe on requestor-*" in line
+    )
+
+
+@pytest.mark.parametrize("missing", REQUESTOR, ids=short)
+def test_without_one_of_its_rights_the_requestor_says_which(
+    cluster: Cluster, start: Start, missing: AclBinding
+) -> None:
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow(without(REQUESTOR, missing))
+
+    line = error_line(ask(cluster, start), "requestor.py")
+
+    assert names(line, missing)
+
+
+@pytest.mark.parametrize("missing", REPLIER, ids=short)
+def test_without_one_of_its_rights_the_replier_says_which(
+    cluster: Cluster, start: Start, missing: AclBinding
+) -> None:
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow(without(REPLIER, missing))
+
+    line = error_line(start("replier.py", "-f", cluster.replier), "replier.py")
+
+    assert names(line, missing)
+
+
+def test_exactly_once_without_its_right_says_so(cluster: Cluster, start: Start) -> None:
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow(REPLIER)
+
+    replier = start("replier.py", "-f", cluster.replier, "--guarantee", "exactly-once", "--name", "one")
+
+    line = error_line(replier, "replier.py")
+    assert "repliers-one" in line
+    assert "the right Write on the transactional id" in line
+
+
+# --- taken away --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", [REPLIER[0], REPLIER[1], REPLIER[3]], ids=short)
+def test_a_right_taken_from_the_running_replier_ends_it_with_one_line(
+    cluster: Cluster, start: Start, lost: AclBinding
+) -> None:
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow([*REQUESTOR, *REPLIER])
+    replier = start("replier.py", "-f", cluster.replier)
+    requestor = start("requestor.py", "-f", cluster.requestor, "--interval", "0.1")
+    requestor.wait_for("package 2")
+
+    cluster.broker.take_back(lost)
+
+    line = error_line(replier, "replier.py")
+    assert f"lack the right {right(lost)} on the " in line
+    assert len(replier.err) < 20  # no hot loop
+
+
+@pytest.mark.parametrize("lost", REQUESTOR[:2], ids=short)
+def test_a_right_taken_from_the_running_requestor_ends_it_with_one_line(
+    cluster: Cluster, start: Start, lost: AclBinding
+) -> None:
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow([*REQUESTOR, *REPLIER])
+    start("replier.py", "-f", cluster.replier)
+    requestor = start("requestor.py", "-f", cluster.requestor, "--interval", "0.1")
+    requestor.wait_for("package 2")
+
+    cluster.broker.take_back(lost)
+
+    line = error_line(requestor, "requestor.py")
+    assert f"topic {lost.name!r}: these credentials lack the right {right(lost)} on" in line
+    assert len(requestor.err) < 20
