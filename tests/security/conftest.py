@@ -111,9 +111,9 @@ class SecuredBroker:
     def admin(self) -> AdminClient:
         return AdminClient(dict(self.settings(self.super_user)))
 
-    def new_user(self, name: str = "") -> Login:
-        """A user that may log in, with a new password, and nothing else."""
-        login = Login(name or f"user-{uuid.uuid4().hex[:8]}", new_password())
+    def new_user(self, name: str = "", password: str = "") -> Login:
+        """A user that may log in, and nothing else."""
+        login = Login(name or f"user-{uuid.uuid4().hex[:8]}", password or new_password())
         scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, iterations=4096)
         change = UserScramCredentialUpsertion(login.user, scram, login.password.encode())
         for changed in self.admin.alter_user_scram_credentials([change]).values():
