@@ -61,20 +61,27 @@ class OnnxClassifier:
         try:
             content = path.read_bytes()
             # From bytes: the digest is of what runs, and weights outside the file are not found.
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                content,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # to the same provider, after printing why
+            )
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self._input, self._shape, self._dtype = self._read_input(path)
+        except ConfigError:
+            raise
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; --model names the ONNX file") from None
         except Exception as error:  # ONNX Runtime raises classes of its own, with no common root
             raise ConfigError(f"{path}: not a model that ONNX Runtime loads: {_first_line(error)}") from None
 
-        metadata = self._session.get_modelmeta().custom_metadata_map
         self.labels = tuple(labels) or tuple(_stated_labels(metadata))
         self.model = Model(
             name=metadata.get("name", path.stem),
             version=metadata.get("version", "0"),
             sha256=hashlib.sha256(content).hexdigest(),
         )
-        self._input, self._shape, self._dtype = self._read_input(path)
         self._finish: Callable[[Any], Probabilities] = lambda output: output
         self._check_output(path)
 
@@ -111,7 +118,10 @@ class OnnxClassifier:
 
     def _check_output(self, path: Path) -> None:
         """One prediction at start: errors are found now, and the first request meets warm kernels."""
-        output = self._run(np.zeros((_PROBE, 28, 28), np.uint8))
+        try:
+            output = np.asarray(self._run(np.zeros((_PROBE, 28, 28), np.uint8)))
+        except ModelError as error:
+            raise ConfigError(f"{path}: {error}") from None
         if output.ndim != 2 or output.shape[0] != _PROBE or output.dtype != np.float32:
             raise ConfigError(
                 f"{path}: its output is {output.dtype} {output.shape}, expected float32 (N, classes)"
@@ -121,8 +131,11 @@ class OnnxClassifier:
             raise ConfigError(f"{path}: it does not name its {classes} classes; --labels does")
         if len(self.labels) != classes:
             raise ConfigError(f"{path}: it has {classes} classes, but {len(self.labels)} labels are given")
-        if not all(label.isprintable() and len(label) <= MAX_LABEL for label in self.labels):
-            raise ConfigError(f"{path}: a label is not a printable text of at most {MAX_LABEL} characters")
+        shown = (self.model.name, self.model.version, *self.labels)
+        if not all(text.isprintable() and len(text) <= MAX_LABEL for text in shown):
+            raise ConfigError(
+                f"{path}: its name, version or a label is no printable text of at most {MAX_LABEL} characters"
+            )
         if not (np.all(output >= 0) and np.allclose(output.sum(axis=1), 1, atol=1e-3)):
             self._finish = _softmax
 

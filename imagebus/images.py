@@ -53,14 +53,16 @@ def load_images(path: str | Path = SAMPLE) -> ImageSet:
 
 def _from_npz(path: Path) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "images" not in arrays:
                 raise ConfigError(
                     f"--images {path}: it has no array called images, but {', '.join(arrays) or 'none'}"
                 )
-            images = arrays["images"]
-            labels = arrays.get("labels")
-            names = arrays.get("names")
+            # A member that is no array comes as its bytes.
+            images = np.asarray(arrays["images"])
+            labels, names = (
+                np.asarray(arrays[name]) if name in arrays else None for name in ("labels", "names")
+            )
     except ConfigError:
         raise
     except Exception as error:  # damage shows as zlib's, zipfile's, Python's or NumPy's error, as it likes
