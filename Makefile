@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint bench setup clean
+.PHONY: help demo test lint bench fuzz setup clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -21,6 +21,12 @@ lint: setup  ## ruff and strict mypy
 
 bench: setup  ## images a second and CPU time beside bare ONNX Runtime and a Keras loop
 	$(RUN) -m bench
+
+FUZZ_SECONDS ?= 600
+fuzz:  ## made-up records and replies for the decoders, FUZZ_SECONDS each: Linux only
+	@$(PYTHON) tools/install.py fuzz
+	$(RUN) -m fuzz decode_request -max_total_time=$(FUZZ_SECONDS)
+	$(RUN) -m fuzz decode_reply -max_total_time=$(FUZZ_SECONDS)
 
 setup:  ## everything that training, tests and benchmarks need
 	@$(PYTHON) tools/install.py train broker dev

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from imagebus.broker import EmbeddedBroker
 from imagebus.errors import BrokerError
 from imagebus.kafka_jars import kafka_jars
+
+# Without deadlines, which a busy machine misses; in CI the same examples each time.
+settings.register_profile("imagebus", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("imagebus")
 
 
 @pytest.fixture(scope="session")
