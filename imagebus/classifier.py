@@ -9,9 +9,13 @@ and an output whose rows are no probabilities goes through a softmax.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+# Read at import: the Linux wheel would keep a file of usage data in the user's cache, and a thread for it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime as ort

@@ -451,12 +451,12 @@ def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Messa
 
 
 def _predictions(labels: Sequence[str], probabilities: Probabilities, top: int) -> list[dict[str, Any]]:
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    order = (-probabilities).argsort(axis=1, kind="stable")[:, :top].tolist()
     # Four digits are what a person reads; float64 so that they print as four digits.
-    sorted_ = np.take_along_axis(probabilities, order, axis=1).astype(np.float64).round(4).tolist()
+    rounded = probabilities.astype(np.float64).round(4).tolist()
     predictions = []
-    for indices, values in zip(order.tolist(), sorted_, strict=True):
-        ranked = [(labels[index], value) for index, value in zip(indices, values, strict=True)]
+    for indices, row in zip(order, rounded, strict=True):
+        ranked = [(labels[index], row[index]) for index in indices]
         predictions.append({"label": ranked[0][0], "probability": ranked[0][1], "top": ranked})
     return predictions
 

@@ -240,8 +240,8 @@ class KafkaTransport(Transport):
     def _say_that_it_begins(self, receipt: Receipt, attempt: int) -> None:
         """Write down, before a suspect is tried, that it is; the next member reads it if we die of it."""
         with self._committing:
-            partition = self._partitions.by_number[receipt.partition]
-            if partition.answered == receipt.offset:
+            partition = self._partitions.by_number.get(receipt.partition)
+            if partition is not None and partition.answered == receipt.offset:
                 self._commit({receipt.partition: (receipt.offset, begun(attempt))})
 
     def _keep_membership(self) -> None:
@@ -297,7 +297,8 @@ class KafkaTransport(Transport):
         consumer = self._subscribed()
         with self._committing:
             ours = [place for place, each in enumerate(received) if self._partitions.is_ours(each.receipt)]
-            ends = self._partitions.ends(received[place].receipt for place in ours)
+            receipts = [received[place].receipt for place in ours]
+            ends = self._partitions.ends(receipts)
             offsets = [TopicPartition(self._topic, number, end, begun(1)) for number, end in ends.items()]
             try:
                 self._delivery.deliver(
@@ -306,11 +307,7 @@ class KafkaTransport(Transport):
             except CommitFailed as error:
                 error.refused = tuple(ours[place] for place in error.refused)
                 raise
-            for number, end in ends.items():
-                partition = self._partitions.by_number[number]
-                partition.answered = end
-                if self._delivery.commits_offsets:
-                    partition.committed, partition.metadata = end, begun(1)
+            self._partitions.mark_answered(receipts, committed=self._delivery.commits_offsets)
         # Without the lock: librdkafka lets this wait for a rebalance, whose callback waits for the lock.
         self._commit_answered(list(self._partitions.by_number))
 
@@ -356,7 +353,7 @@ class KafkaTransport(Transport):
             self._kept.clear()
             if self._delivery.commits_offsets:
                 self._ask_for_answered(consumer)
-            for number, partition in self._partitions.by_number.items():
+            for number, partition in list(self._partitions.by_number.items()):
                 if partition.answered is None:
                     continue
                 partition.position = partition.answered
@@ -369,8 +366,8 @@ class KafkaTransport(Transport):
         named = [TopicPartition(self._topic, number) for number in self._partitions.by_number]
         try:
             for each in consumer.committed(named, timeout=TOPIC_SECONDS):
-                if each.offset >= 0:
-                    partition = self._partitions.by_number[each.partition]
+                partition = self._partitions.by_number.get(each.partition)
+                if each.offset >= 0 and partition is not None:
                     partition.answered = partition.committed = each.offset
         except KafkaException as error:
             raise_translated(error, "asking for the committed offsets")

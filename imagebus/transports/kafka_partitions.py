@@ -13,7 +13,7 @@ to pay for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -99,10 +99,19 @@ class Partitions:
                 ends[receipt.partition] = max(ends.get(receipt.partition, 0), receipt.offset + 1)
         return ends
 
+    def mark_answered(self, receipts: Sequence[Receipt], *, committed: bool) -> None:
+        """Their outcomes exist, and with `committed` their offsets are stored. What was lost meanwhile is skipped."""
+        for number, end in self.ends(receipts).items():
+            partition = self.by_number.get(number)
+            if partition is not None:
+                partition.answered = end
+                if committed:
+                    partition.committed, partition.metadata = end, begun(1)
+
     def is_careful(self, limit: int) -> bool:
         """Whether records must be received alone; `limit` is how many are received at once otherwise."""
         careful = False
-        for partition in self.by_number.values():
+        for partition in list(self.by_number.values()):
             if partition.suspects:
                 # The dead member had one batch in the model and one on its way to the brokers.
                 first = partition.suspects[0]

@@ -1,0 +1,44 @@
+"""Run the faults and print the table: python3 -m tests.faults [--short] [NAME ...]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import faults
+from .ledger import HEADING
+from .rig import Rig
+
+ALL = (
+    (faults.repliers_killed_at_every_point, ()),
+    (faults.repliers_killed_at_every_point, ("--guarantee", "exactly-once")),
+    (faults.repliers_stopped_and_started, ()),
+    (faults.rebalance_storm, ()),
+    (faults.replier_frozen_beyond_its_session, ()),
+    (faults.model_slower_than_max_poll_interval, ()),
+    (faults.partition_leaders_killed_in_turn, ()),
+    (faults.partition_leaders_killed_in_turn, ("--guarantee", "exactly-once")),
+    (faults.leader_frozen, ()),
+    (faults.two_of_three_brokers_killed, ()),
+    (faults.all_brokers_killed, ()),
+)
+
+
+def main() -> int:
+    """0 when the promise was kept in every row."""
+    parser = argparse.ArgumentParser(prog="python3 -m tests.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="faults to run; all by default")
+    names = set(parser.parse_args().names)
+    broken = 0
+    print(HEADING, flush=True)
+    with Rig() as rig:
+        for fault, options in ALL:
+            if not names or fault.__name__ in names:
+                verdict = rig.run(fault, options)
+                broken += bool(verdict.problems)
+                print(verdict, flush=True)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""One function a fault. Each starts its repliers and the load, does its harm, and lets the load recover.
+
+What must be true afterwards is the same for all and is checked by `ledger.judge`.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from .fragile import POINTS
+from .rig import Scene
+
+SETTLE = 50  # answers to wait for after a fault: the load flows again
+
+
+def repliers_killed_at_every_point(scene: Scene, kills: int = 52) -> None:
+    """SIGKILL before producing, after producing, after the confirmation, after the commit; then a restart."""
+    scene.begin()
+    dice = random.Random(1)
+    for number in range(kills):
+        fragile = scene.replier(
+            POINTS[number % len(POINTS)], str(dice.randrange(1, 6)), module="tests.faults.fragile"
+        )
+        scene.gone(fragile)
+        assert fragile.wait() == -signal.SIGKILL, fragile
+        scene.interruptions += 2  # its own batches, and those of the neighbour whose partitions it took
+    scene.load.wait_for_answers(SETTLE)
+
+
+def repliers_stopped_and_started(scene: Scene, stops: int = 6) -> None:
+    """SIGTERM and SIGINT under load: the batch is finished, and nothing is repeated."""
+    scene.begin()
+    for number in range(stops):
+        old = scene.repliers[0]
+        scene.replier().wait_for(" ready: ")
+        scene.load.wait_for_answers(SETTLE)
+        scene.gone(old)
+        status = old.stop((signal.SIGTERM, signal.SIGINT)[number % 2])
+        if status:
+            scene.problems.append(f"a stopped replier ended with {status}")
+    scene.load.wait_for_answers(SETTLE)
+
+
+def rebalance_storm(scene: Scene, seconds: float = 180.0) -> None:
+    """Four repliers; every 2 to 5 seconds one is started, stopped or killed."""
+    scene.begin(4)
+    dice = random.Random(2)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if len(scene.repliers) < 4:
+            scene.replier()
+        else:
+            victim = dice.choice(scene.repliers)
+            scene.gone(victim)
+            victim.send(dice.choice([signal.SIGTERM, signal.SIGKILL]))
+            scene.interruptions += 1
+        # A change takes partitions from those that are busy with them.
+        scene.interruptions += len(scene.repliers)
+        time.sleep(dice.uniform(2, 5))
+    scene.load.wait_for_answers(SETTLE)
+
+
+def replier_frozen_beyond_its_session(scene: Scene) -> None:
+    """SIGSTOP until its partitions went to the other one, then SIGCONT: its stale work is dropped."""
+    scene.begin(2)
+    frozen, other = scene.repliers
+    frozen.send(signal.SIGSTOP)
+    other.wait_for("partitions now: 0, 1, 2, 3, 4, 5")
+    scene.load.wait_for_answers(SETTLE)
+    frozen.send(signal.SIGCONT)
+    scene.interruptions += 3
+    scene.load.wait_for_answers(6 * SETTLE)
+
+
+def model_slower_than_max_poll_interval(scene: Scene) -> None:
+    """Each batch takes longer than max.poll.interval.ms: the partitions stay."""
+    slow = scene.replier("slow-model", "8", module="tests.faults.fragile")
+    slow.wait_for(" ready: ")
+    scene.load.start()
+    scene.load.wait_for_answers(SETTLE)
+    if any("partitions now" in line for line in slow.err):
+        scene.problems.append("the slow replier lost its partitions")
+
+
+def partition_leaders_killed_in_turn(scene: Scene) -> None:
+    """Each broker in turn is killed and restarted: partition leaders, group coordinator and controller among them."""
+    scene.begin(2)
+    for node in range(3):
+        scene.brokers.kill(node)
+        scene.load.wait_for_answers(SETTLE)
+        scene.brokers.restart(node)
+        scene.interruptions += 2
+        scene.load.wait_for_answers(SETTLE)
+
+
+def leader_frozen(scene: Scene) -> None:
+    """A broker stops answering without closing its connections."""
+    scene.begin()
+    scene.brokers.pause(0)
+    scene.load.wait_for_answers(SETTLE)
+    scene.brokers.resume(0)
+    scene.interruptions += 2
+    scene.load.wait_for_answers(SETTLE)
+
+
+def two_of_three_brokers_killed(scene: Scene) -> None:
+    """No majority for ten seconds: requests wait, none fails."""
+    scene.begin()
+    scene.brokers.kill(0, 1)
+    time.sleep(10)
+    scene.brokers.restart(0, 1)
+    scene.interruptions += 2
+    scene.load.wait_for_answers(SETTLE)
+
+
+def all_brokers_killed(scene: Scene) -> None:
+    """The whole cluster dies and comes back on its data."""
+    scene.begin()
+    scene.brokers.kill(0, 1, 2)
+    time.sleep(5)
+    scene.brokers.restart(0, 1, 2)
+    scene.interruptions += 2
+    scene.load.wait_for_answers(SETTLE)

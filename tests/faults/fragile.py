@@ -1,0 +1,77 @@
+"""A replier that does harm to itself at a chosen point of its work, and is otherwise the real one.
+
+    python3 -m tests.faults.fragile POINT NUMBER -f kafka.config -t1 requests -t2 replies ...
+
+At its NUMBERth batch it kills itself with SIGKILL at POINT; `slow-model` makes each batch take NUMBER
+seconds instead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import replier
+from imagebus import cli
+from imagebus.classifier import OnnxClassifier
+from imagebus.transports.kafka import KafkaTransport
+from imagebus.transports.kafka_delivery import Batch
+
+POINTS = ("before-produce", "after-produce", "after-confirmation", "after-commit")
+
+
+def kill_at(owner: type, method: str, countdown: int, *, after: bool) -> None:
+    """Let the `countdown`th call of a method be the last thing that happens."""
+    original: Callable[..., Any] = getattr(owner, method)
+    left = countdown
+
+    def fatal(*args: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0 and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **options)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, method, fatal)
+
+
+def slow_down(seconds: float) -> None:
+    """Let each prediction take longer than the group allows between two polls."""
+    original = OnnxClassifier.predict
+    started = time.monotonic()
+
+    def slow(self: OnnxClassifier, images: Any) -> Any:
+        if time.monotonic() - started < 4 * seconds:
+            time.sleep(seconds)
+        return original(self, images)
+
+    OnnxClassifier.predict = slow  # type: ignore[method-assign]
+
+
+def main() -> None:
+    point, number = sys.argv[1], int(sys.argv[2])
+    del sys.argv[1:3]
+    if point == "before-produce":
+        kill_at(Batch, "__init__", number, after=False)
+    elif point == "after-produce":
+        kill_at(Batch, "__init__", number, after=True)
+    elif point == "after-confirmation":
+        kill_at(Batch, "check", number, after=True)
+    elif point == "after-commit":
+        kill_at(KafkaTransport, "commit", number, after=True)
+    elif point == "slow-model":
+        slow_down(number)
+    else:
+        sys.exit(f"unknown point {point}")
+    cli.run(replier.main)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""What the faults act on: a cluster, repliers as processes, and a steady load with a ledger."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from imagebus import Client, Message, OnnxClassifier, Reply, TransportError, load_images
+from imagebus.broker import EmbeddedBroker
+from imagebus.config import read_settings
+from imagebus.transports.base import OnDelivery
+from imagebus.transports.kafka import KafkaTransport
+
+from ..programs import ROOT, Program, python
+from .ledger import Ledger, Verdict, committed_offsets, ends, judge
+
+GROUP = "repliers"
+IN_HAND = 2 * 32  # requests that a replier has at most: a batch in the model, and one being confirmed
+PATIENCE = 240.0  # seconds until a request of the load is given up: longer than any fault
+SAMPLE_SECONDS = 1.0  # between two looks at what the group has committed
+
+# A cluster that misses a dead node, and a group that misses a dead member, sooner than Kafka's defaults do:
+# the same faults in a third of the time.
+QUICK_BROKERS = {
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "group.min.session.timeout.ms": "1000",
+    "controlled.shutdown.enable": "true",
+}
+QUICK_MEMBERS = "session.timeout.ms = 2500\nheartbeat.interval.ms = 500\nmax.poll.interval.ms = 6000\n"
+
+
+class WatchedTransport(KafkaTransport):
+    """The caller's transport, which writes down what was sent and what the brokers confirmed."""
+
+    ledger: Ledger
+
+    def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
+        id = message.header("correlation_id") or ""
+
+        def delivered(error: TransportError | None) -> None:
+            if error is None:
+                self.ledger.confirmed.setdefault(id, time.monotonic())
+            if on_delivery is not None:
+                on_delivery(error)
+
+        self.ledger.sent.setdefault(id, time.monotonic())
+        super().publish(message, delivered)
+
+
+class Load:
+    """Packages of the sample at a steady rate, until `finish`."""
+
+    def __init__(self, rig: Rig, name: str, rate: float) -> None:
+        self.ledger = Ledger()
+        self.requests, self.replies = f"requests-{name}", f"replies-{name}"
+        self._rig = rig
+        self._pause = 1 / rate
+        self._sending = threading.Event()
+        self._stop = threading.Event()
+        self._open: list[Future[Reply]] = []
+        transport = WatchedTransport(
+            read_settings(rig.config), topics=[self.requests, self.replies, f"{self.requests}.dlt"]
+        )
+        transport.ledger = self.ledger
+        self.client = Client(transport, requests=self.requests, replies=self.replies, timeout=PATIENCE)
+        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._sample)]
+
+    def start(self) -> None:
+        """Begin, once there is a first replier that answers."""
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        begin = time.monotonic()
+        for number in itertools.count():
+            due = begin + number * self._pause
+            if self._stop.wait(max(0.0, due - time.monotonic())):
+                return
+            images, _ = self._rig.sample.package(number, 5)
+            future = self.client.submit(images)
+            future.add_done_callback(partial(self._ended, number))
+            self._open.append(future)
+
+    def _ended(self, number: int, future: Future[Reply]) -> None:
+        error = future.exception()
+        ledger = self.ledger
+        with ledger.lock:
+            if error is not None:
+                ledger.outcomes[str(error).split()[-1]].append(type(error).__name__)
+                return
+            reply = future.result()
+            ledger.outcomes[reply.id].append("answered")
+            ledger.answered_at.append(time.monotonic())
+            if [each.label for each in reply.predictions] != self._rig.expected(number):
+                ledger.wrong.append(reply.id)
+
+    def _sample(self) -> None:
+        """Write down what the group has committed, each second."""
+        admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap})
+        while not self._stop.wait(SAMPLE_SECONDS):
+            try:
+                offsets = committed_offsets(admin, GROUP, self.requests)
+            except KafkaException:  # no coordinator just now
+                continue
+            self.ledger.committed.append((round(time.time() * 1000), offsets))
+
+    def wait_for_answers(self, count: int) -> None:
+        """Wait until so many more answers came."""
+        wanted = len(self.ledger.answered_at) + count
+        deadline = time.monotonic() + PATIENCE
+        while len(self.ledger.answered_at) < wanted:
+            assert time.monotonic() < deadline, f"{len(self.ledger.answered_at)} answers came, not {wanted}"
+            time.sleep(0.02)
+
+    def wait_until_all_is_committed(self) -> None:
+        """Wait until the group has committed every request, those that were asked twice included."""
+        admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap})
+        numbers = sorted(admin.list_topics(self.requests).topics[self.requests].partitions)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            done = committed_offsets(admin, GROUP, self.requests)
+            if done == {**done, **ends(admin, self.requests, numbers, IsolationLevel.READ_COMMITTED)}:
+                return
+            time.sleep(0.2)
+
+    def finish(self) -> None:
+        """Send no more, wait for every outcome, and let go."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        for future in self._open:
+            future.exception(timeout=PATIENCE + 60)
+        self.client.close()
+
+
+@dataclass
+class Rig:
+    """Three brokers for all faults; topics, repliers and a load anew for each."""
+
+    nodes: int = 3
+    rate: float = (
+        150.0  # packages a second: a tenth of what the replier and three brokers can do on two cores
+    )
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        self.brokers = self._stack.enter_context(EmbeddedBroker(nodes=self.nodes, config=QUICK_BROKERS))
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebus-faults-")))
+        self.config = folder / "kafka.config"
+        self.config.write_text(f"bootstrap.servers = {self.brokers.bootstrap}\n{QUICK_MEMBERS}")
+        self.sample = load_images()
+        model = OnnxClassifier(ROOT / "models" / "fashion.onnx")
+        self._labels = [model.labels[index] for index in model.predict(self.sample.images).argmax(axis=1)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def expected(self, number: int) -> list[str]:
+        """The labels that the model gives to package `number`, asked without a bus."""
+        return [self._labels[(number * 5 + place) % len(self._labels)] for place in range(5)]
+
+    def run(self, fault: Callable[[Scene], None], options: Sequence[str] = ()) -> Verdict:
+        """One fault under load, from the first answer to the verdict. `options` are the repliers'."""
+        name = fault.__name__.replace("_", "-")
+        suffix = "-".join(("", *(option.strip("-") for option in options)))
+        with ExitStack() as stack:
+            load = Load(self, f"{name}{suffix}", self.rate)
+            scene = Scene(self, load, options)
+            stack.callback(scene.close)
+            try:
+                fault(scene)
+            finally:
+                load.finish()
+            load.wait_until_all_is_committed()
+            for replier in scene.repliers:
+                scene.problems += scene.stop(replier)
+        bound = 0 if "exactly-once" in options else scene.interruptions * IN_HAND
+        verdict = judge(
+            f"{name}{suffix}", load.ledger, self.brokers.bootstrap, load.requests, load.replies, GROUP, bound
+        )
+        verdict.problems.extend(scene.problems)
+        return verdict
+
+
+class Scene:
+    """One fault's stage. `interruptions` counts what may leave a batch half done."""
+
+    def __init__(self, rig: Rig, load: Load, options: Sequence[str]) -> None:
+        self.brokers = rig.brokers
+        self.load = load
+        self.repliers: list[Program] = []
+        self.interruptions = 0
+        self.problems: list[str] = []
+        self._config = rig.config
+        self._options = options
+        self._names = itertools.count()
+        self._gone: list[Program] = []
+
+    def replier(self, *options: str, module: str = "replier.py") -> Program:
+        """Start a replier, or a module that acts as one."""
+        bus: list[str | Path] = [
+            "-f",
+            self._config,
+            "-t1",
+            self.load.requests,
+            "-t2",
+            self.load.replies,
+            "--group",
+            GROUP,
+        ]
+        name = f"{self.load.requests}-{next(self._names)}"
+        program = python(module, *options, *bus, "--name", name, *self._options)
+        self.repliers.append(program)
+        return program
+
+    def begin(self, repliers: int = 1, *options: str) -> None:
+        """Start repliers and the load, and wait for the first answers."""
+        for _ in range(repliers):
+            self.replier(*options)
+        for replier in self.repliers:
+            replier.wait_for(" ready: ")
+        self.load.start()
+        self.load.wait_for_answers(20)
+
+    def gone(self, replier: Program) -> None:
+        """A replier that ended, or is about to, and is not to be stopped at the end."""
+        self.repliers.remove(replier)
+        self._gone.append(replier)
+
+    def stop(self, replier: Program) -> list[str]:
+        """Stop a replier as a user would; what is wrong with how it ended."""
+        status = replier.stop()
+        problems = [] if status == 0 else [f"a replier ended with {status} instead of 0"]
+        if "Traceback" in str(replier):
+            problems.append(f"a replier printed a traceback: {''.join(replier.err[-6:])}")
+        return problems
+
+    def close(self) -> None:
+        """Whatever happened: nothing is left running."""
+        for program in (*self.repliers, *self._gone):
+            program.kill()
