@@ -34,7 +34,9 @@ driver_log = logging.getLogger("imagebus.transports.kafka.driver")
 driver_log.addFilter(lambda record: not record.getMessage().startswith("CONFWARN"))
 
 CONNECT_SECONDS = 10.0  # a cluster of Confluent Cloud answers within 2 s, so nobody is there after 10
-SUSPICION_SECONDS = 3.0  # of silence, after which it is worth a look whether the other side speaks TLS
+# Of silence, after which it is worth a look whether the other side speaks TLS; and after which a connection
+# closed at the handshake is taken for a no: a broker that is just starting or stopping may do the same.
+SUSPICION_SECONDS = (3.0, 6.0)
 TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
 DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
 LOOK_SECONDS = 0.02  # between two looks at something that is about to be there
@@ -224,6 +226,13 @@ class Clients:
             keys, hint = ["sasl.mechanism", "sasl.mechanisms"], "sasl.mechanism"
         elif "SASL state" in reason:
             keys, hint, reason = ["security.protocol"], "security.protocol", "it asks for none"
+        elif "OAUTHBEARER" in reason:
+            keys, hint = (
+                ["sasl.oauthbearer.config", "sasl.mechanism", "sasl.mechanisms"],
+                "sasl.oauthbearer.*",
+            )
+            if keys[0] in reason:  # it goes on with a piece of the value
+                reason = f"{keys[0]} cannot be read"
         key = next((key for key in keys if key in theirs), keys[0])
         return f"{theirs.where(key)}: {server} refuses the login: {reason}; see {hint}"
 
@@ -245,15 +254,15 @@ class Clients:
                 admin.poll(0)
                 self.raise_failure()
                 waited = time.monotonic() - start
-                if waited > SUSPICION_SECONDS:
-                    self._check_protocol()
+                if waited > SUSPICION_SECONDS[0]:
+                    self._check_protocol(waited)
                 if waited > CONNECT_SECONDS:
                     raise ConnectionFailed(self._why_silent(error.args[0].str())) from None
             else:
                 self._connected = True
                 return topics
 
-    def _check_protocol(self) -> None:
+    def _check_protocol(self, waited: float) -> None:
         """Raise `ConnectionFailed` when one side speaks TLS and the other does not."""
         where = self.settings.where(
             "security.protocol" if "security.protocol" in self.settings else "bootstrap.servers"
@@ -264,7 +273,7 @@ class Clients:
                 raise ConnectionFailed(
                     f"{where}: {server} speaks TLS: set security.protocol to SASL_SSL or SSL"
                 )
-            if tls is False and wants_tls(self.settings):
+            if tls is False and wants_tls(self.settings) and waited > SUSPICION_SECONDS[1]:
                 raise ConnectionFailed(
                     f"{where}: {server} does not speak TLS: another port, or another security.protocol"
                 )

@@ -67,7 +67,7 @@ FAILURES: dict[str, tuple[dict[str, str], int]] = {
         {
             "sasl.mechanism": "OAUTHBEARER",
             "enable.sasl.oauthbearer.unsecure.jwt": "true",
-            "sasl.oauthbearer.config": CANARY,
+            "sasl.oauthbearer.config": f"principal=x {CANARY}",
         },
         1,
     ),
