@@ -109,7 +109,8 @@ class SecuredBroker:
 
     @cached_property  # a client that nobody keeps takes its futures with it
     def admin(self) -> AdminClient:
-        return AdminClient(dict(self.settings(self.super_user)))
+        quiet = {"log_level": "0"}  # also when the broker is gone
+        return AdminClient({**self.settings(self.super_user), **quiet})
 
     def new_user(self, name: str = "", password: str = "") -> Login:
         """A user that may log in, and nothing else."""
