@@ -22,8 +22,16 @@ def main(name: str, options: list[str]) -> None:
     found.mkdir(parents=True, exist_ok=True)
     with atheris.instrument_imports(include=["imagebus", "PIL"]):
         target = import_module(f"fuzz.{name}")
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        if seed % 2 and hasattr(target, "mutated"):
+            changed: bytes = target.mutated(data, seed)
+            return changed[:max_size]
+        return bytes(atheris.Mutate(data, max_size))
+
     folders = [str(found), str(ROOT / "fuzz" / "corpus" / name)]
-    atheris.Setup([name, f"-artifact_prefix={found}/failed-", *LIMITS, *options, *folders], target.one_input)
+    command = [name, f"-artifact_prefix={found}/failed-", *LIMITS, *options, *folders]
+    atheris.Setup(command, target.one_input, custom_mutator=mutate)
     atheris.Fuzz()
 
 
