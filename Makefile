@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint bench fuzz setup clean
+.PHONY: help demo test lint bench faults fuzz setup clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ lint: setup  ## ruff and strict mypy
 
 bench: setup  ## images a second and CPU time beside bare ONNX Runtime and a Keras loop
 	$(RUN) -m bench
+
+faults: setup  ## three brokers, everything killed in turn under load, and a table: up to 40 minutes
+	$(RUN) -m tests.faults
 
 FUZZ_SECONDS ?= 600
 fuzz:  ## made-up records and replies for the decoders, FUZZ_SECONDS each: Linux only

@@ -82,6 +82,8 @@ def main() -> int:
     cli.configure_logging(verbose=args.verbose)
 
     dead_letter_topic = f"{args.requests}.dlt"
+    if args.replies in (args.requests, dead_letter_topic):
+        raise imagebus.ConfigError(f"-t2 {args.replies}: the replies need a topic of their own")
     connect = partial(
         imagebus.connect,
         args.cloud,

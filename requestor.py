@@ -101,6 +101,8 @@ def main() -> int:
     args = options()
     cli.configure_logging(verbose=args.verbose)
 
+    if args.replies == args.requests:
+        raise imagebus.ConfigError(f"-t2 {args.replies}: the replies need a topic of their own")
     image_set = imagebus.load_images(args.images) if args.images else imagebus.load_images()
     state = imagebus.OpenPackages(args.state) if args.state else None
     topics = (args.requests, args.replies)

@@ -93,7 +93,7 @@ def configure_logging(*, verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(message)s", level=logging.DEBUG if verbose else logging.INFO
     )
     # Most lines of librdkafka repeat what is already reported as an error, in its own words.
-    logging.getLogger("imagebus.transports.kafka.driver").setLevel(logging.CRITICAL)
+    logging.getLogger("imagebus.transports.kafka.driver").setLevel(logging.CRITICAL + 1)
     logging.getLogger("PIL").setLevel(logging.WARNING)
 
 

@@ -104,8 +104,8 @@ class Client:
 
         The future raises `RequestFailed` when the replier answers with an error, `RequestTimeout` when no
         answer comes in time, `PublishFailed` when the brokers did not confirm the request in that time.
-        Raises `ValueError` for other shapes or dtypes, `TransportError` when the client is closed or the
-        bus has failed for good.
+        Raises `ValueError` for other shapes or dtypes or an id that is open, `TransportError` when the
+        client is closed or the bus has failed for good.
         """
         if self._closing.is_set() or self._failure:
             raise self._failure or TransportError("the client is closed")
@@ -130,6 +130,8 @@ class Client:
             pause=2 * RESEND[0],
         )
         with self._lock:
+            if id in self._pending:
+                raise ValueError(f"request {id} is open already")
             self._pending[id] = pending
         try:
             self._send(id, pending)

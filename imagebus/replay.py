@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 from imagebus.errors import TransportError
-from imagebus.messages import DEAD_LETTER_CODE, DEAD_LETTER_CUT, Message
+from imagebus.messages import DEAD_LETTER_CODE, DEAD_LETTER_CUT, ErrorCode, Message
 from imagebus.transports.base import Transport
 
 ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
@@ -27,7 +28,8 @@ def replay_dead_letters(
 ) -> Iterator[str]:
     """Send what is in `dead_letter_topic` back to `topic`, and yield a line on each message.
 
-    `group` remembers how far it got, so that nothing is sent back twice by two calls. With `code` only
+    Only what was there when this began: what is sent back may come here again at once. `group` remembers
+    how far it got, so that nothing is sent back twice by two calls. With `code` only
     letters of that code are sent; one that was sent back `max_rounds` times stays where it is, and so does
     one that was cut off. With `dry_run` nothing is sent or remembered. Raises `TransportError`.
     """
@@ -38,18 +40,19 @@ def replay_dead_letters(
 
     transport.subscribe(dead_letter_topic, group, on_assigned=on_assigned)
     sent = kept = 0
+    began = time.time() * 1000
     while True:
-        letters = transport.receive(BATCH, QUIET_SECONDS if assigned.is_set() else JOIN_SECONDS)
-        if not letters:
-            if not assigned.is_set():
-                raise TransportError(
-                    f"topic {dead_letter_topic!r} could not be read within {JOIN_SECONDS:.0f} s"
-                )
+        was_assigned = assigned.is_set()
+        received = transport.receive(BATCH, QUIET_SECONDS)
+        letters = [letter for letter in received if not _is_newer(letter, began)]
+        if not letters and was_assigned:
             break
+        if not letters and time.time() * 1000 > began + JOIN_SECONDS * 1000:
+            raise TransportError(f"topic {dead_letter_topic!r} could not be read within {JOIN_SECONDS:.0f} s")
         chosen, again = [], []
         for letter in letters:
             reason = _reason_to_keep(letter, code, max_rounds)
-            yield f"{letter.header(DEAD_LETTER_CODE)}, {len(letter.value)} bytes: {reason or 'sent back'}"
+            yield f"{_code(letter)}, {len(letter.value)} bytes: {reason or 'sent back'}"
             if reason is None:
                 chosen.append(letter)
                 again.append(_sent_back(letter, topic))
@@ -61,13 +64,23 @@ def replay_dead_letters(
     yield f"{'would send' if dry_run else 'sent'} {sent} back to {topic}, {kept} stay in {dead_letter_topic}"
 
 
+def _code(letter: Message) -> str:
+    """Its code, if it is one of ours: anybody can write to the topic."""
+    code = letter.header(DEAD_LETTER_CODE)
+    return code if code in list(ErrorCode) else "no code"
+
+
+def _is_newer(letter: Message, began: float) -> bool:
+    return letter.position is not None and letter.position.timestamp > began
+
+
 def _rounds(letter: Message) -> int:
     rounds = letter.header(ROUNDS) or "0"
     return int(rounds) if rounds.isascii() and rounds.isdigit() and len(rounds) < 9 else 0
 
 
 def _reason_to_keep(letter: Message, code: str | None, max_rounds: int) -> str | None:
-    if code is not None and letter.header(DEAD_LETTER_CODE) != code:
+    if code is not None and _code(letter) != code:
         return "not asked for"
     if letter.header(DEAD_LETTER_CUT) is not None:
         return "kept: its value was cut off"

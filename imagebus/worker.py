@@ -230,7 +230,11 @@ def predict_each(
         half = len(packages) // 2
         return predict_each(predict, packages[:half]) + predict_each(predict, packages[half:])
     ends = np.cumsum([len(images) for images in packages])
-    return list(np.split(probabilities, ends[:-1]))
+    answers = np.split(probabilities, ends[:-1])
+    if np.isfinite(probabilities).all():
+        return list(answers)
+    nonsense = ModelError("the model gave something that is no number")
+    return [answer if np.isfinite(answer).all() else nonsense for answer in answers]
 
 
 def _predict_again(predict: Callable[[Images], Probabilities], images: Images) -> Probabilities | Exception:

@@ -13,6 +13,8 @@ from imagebus.broker import EmbeddedBroker
 from imagebus.errors import BrokerError
 from imagebus.kafka_jars import kafka_jars
 
+from .buses import Bus
+
 # Without deadlines, which a busy machine misses; in CI the same examples each time.
 settings.register_profile("imagebus", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("imagebus")
@@ -32,7 +34,8 @@ def kafka_jars_here() -> None:
 @pytest.fixture(scope="session")
 def broker(kafka_jars_here: None) -> Iterator[EmbeddedBroker]:
     """The embedded broker on a free port, with one node."""
-    with EmbeddedBroker() as broker:
+    # Some tests let members of a group die, and have it missed sooner.
+    with EmbeddedBroker(config={"group.min.session.timeout.ms": "1000"}) as broker:
         yield broker
 
 
@@ -42,3 +45,11 @@ def config(broker: EmbeddedBroker, tmp_path: Path) -> Path:
     path = tmp_path / "kafka.config"
     path.write_text(f"bootstrap.servers = {broker.bootstrap}\n")
     return path
+
+
+@pytest.fixture
+def bus(config: Path) -> Iterator[Bus]:
+    """Two topics, and the scripts on them; whatever was started is ended."""
+    bus = Bus(config)
+    yield bus
+    bus.close()

@@ -7,15 +7,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
-import uuid
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does export them
     AclBinding,
     AclOperation,
@@ -27,65 +25,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does exp
 )
 from PIL import Image
 
-from imagebus import Client, OnnxClassifier, connect, load_images
+from imagebus import OnnxClassifier, load_images
 from imagebus.broker import EmbeddedBroker
 
-from .programs import ROOT, Program, python
-
-
-class Bus:
-    """Two topics of a test's own, and the scripts on them."""
-
-    def __init__(self, config: Path) -> None:
-        name = uuid.uuid4().hex[:8]
-        self.config = config
-        self.requests, self.replies = f"requests-{name}", f"replies-{name}"
-        self._programs: list[Program] = []
-
-    def options(self) -> list[str | Path]:
-        return ["-f", self.config, "-t1", self.requests, "-t2", self.replies, "-c", "kafka"]
-
-    def start(self, script: str, *options: str) -> Program:
-        program = python(script, *self.options(), *options)
-        self._programs.append(program)
-        return program
-
-    def replier(self, *options: str) -> Program:
-        replier = self.start("replier.py", *options)
-        replier.wait_for(" ready: ")
-        return replier
-
-    def client(self) -> Client:
-        transport = connect("kafka", self.config, topics=[self.requests, self.replies])
-        return Client(transport, requests=self.requests, replies=self.replies, timeout=120)
-
-    def close(self) -> None:
-        for program in self._programs:
-            program.kill()
-
-
-@pytest.fixture
-def bus(config: Path) -> Iterator[Bus]:
-    bus = Bus(config)
-    yield bus
-    bus.close()
-
-
-def records(broker: EmbeddedBroker, topic: str) -> list[tuple[bytes | None, bytes | None]]:
-    """Key and value of every record of a topic, from its beginning to its end."""
-    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "reader"})
-    found: list[tuple[bytes | None, bytes | None]] = []
-    try:
-        for partition in consumer.list_topics(topic).topics[topic].partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition))
-            consumer.assign([TopicPartition(topic, partition, low)])
-            while high > low:
-                for record in consumer.consume(high - low, 0.2):
-                    found.append((record.key(), record.value()))
-                    low += 1
-    finally:
-        consumer.close()
-    return found
+from .buses import Bus, records
+from .programs import ROOT, python
 
 
 def partitions(broker: EmbeddedBroker, topic: str) -> int:
@@ -363,6 +307,8 @@ MISTAKES: list[Mistake] = [
     ("requestor.py", ["--interval", "nan"], "", 2, "--interval: nan is not a number of at least 0"),
     ("requestor.py", ["--images", "nowhere"], "", 2, "--images nowhere: no such file or folder"),
     ("requestor.py", ["-c", "carrier-pigeon"], "", 2, "argument -c: invalid choice: 'carrier-pigeon'"),
+    ("requestor.py", ["-t2", "requests"], "", 2, "-t2 requests: the replies need a topic of their own"),
+    ("replier.py", ["-t2", "requests.dlt"], "", 2, "-t2 requests.dlt: the replies need a topic of their own"),
     ("replier.py", ["--model", "missing.onnx"], "", 2, "missing.onnx: No such file or directory"),
     ("replier.py", ["--metrics-port", "70000"], "", 2, "--metrics-port: 70000 is not between 1 and 65535"),
 ]

@@ -172,6 +172,17 @@ def test_predict_each_never_raises_whatever_the_model_does() -> None:
     assert [type(answer) for answer in answers] == [MemoryError] * 5
 
 
+def test_probabilities_that_are_no_numbers_are_the_models_failure() -> None:
+    def dizzy(images: Images) -> Probabilities:
+        probabilities = FirstPixel().predict(images)
+        probabilities[images[:, 0, 0] == 3] = np.nan
+        return probabilities
+
+    answers = predict_each(dizzy, [package(1, 2), package(3), package(4)])
+
+    assert [isinstance(answer, Exception) for answer in answers] == [False, True, False]
+
+
 def test_fill_takes_what_is_there_and_does_not_wait_for_more() -> None:
     calls: list[tuple[int, float]] = []
 

@@ -142,6 +142,8 @@ class KafkaTransport(Transport):
                 if committed is not None and committed < low:
                     self._count_lost(each.partition, low - committed)
                     committed = low
+                if committed is None:  # a new group
+                    committed = high if self._starts_at_the_end() else low
                 self._partitions.add(each.partition, committed, each.metadata, end=high)
         except KafkaException as error:
             # The brokers are busy with themselves: the offsets are asked for again by librdkafka.
@@ -157,6 +159,9 @@ class KafkaTransport(Transport):
             )
         with suppress(KafkaException):  # the assignment may be over before it began
             consumer.incremental_assign(starts)
+
+    def _starts_at_the_end(self) -> bool:
+        return self._clients.settings.get("auto.offset.reset", "") in ("latest", "largest", "end")
 
     def _assign_from_now_on(self, consumer: Consumer) -> None:
         """Assign every partition at its high watermark, read now: the first reply is not missed."""
@@ -174,7 +179,7 @@ class KafkaTransport(Transport):
         self._producer.poll(0)
         self._clients.raise_failure()
         with self._listening:
-            careful = self._partitions.is_careful(limit)
+            allowed = self._partitions.careful_limit(limit)
             records, self._kept = self._kept, []
             if not records:
                 # `consume(n, timeout)` would wait out its timeout unless n messages come.
@@ -183,11 +188,18 @@ class KafkaTransport(Transport):
                 if first is None:
                     return []
                 records = [first]
-                if limit > 1 and not careful:
-                    records += consumer.consume(limit - 1, timeout=0)
-        return [message for record in records if (message := self._received(record, careful)) is not None]
+                allowed = min(
+                    allowed, self._partitions.careful_limit(limit)
+                )  # a poll can bring new partitions
+                if allowed > 1:
+                    records += consumer.consume(allowed - 1, timeout=0)
+        self._say_whose_they_are()
+        messages = [message for record in records if (message := self._received(record)) is not None]
+        if allowed < limit:
+            self._say_that_they_begin(messages)
+        return messages
 
-    def _received(self, record: Record, careful: bool) -> Message | None:
+    def _received(self, record: Record) -> Message | None:
         error = record.error()
         if error is not None:
             self._heard(error)
@@ -197,16 +209,12 @@ class KafkaTransport(Transport):
         assert offset is not None
         self._look_for_a_gap(number, offset)
         receipt = self._partitions.receive(number, offset)
-        attempt = 1
-        if careful:
-            attempt = self._partitions.attempt(number, offset)
-            if attempt > 1:
-                self._say_that_it_begins(receipt, attempt)
-        # A received record has its headers as a list of pairs, with values of bytes or None.
-        headers = cast(list[tuple[str, bytes | None]], record.headers() or [])
+        attempt = self._partitions.attempt(number, offset)
         _, timestamp = record.timestamp()
         position = Position(number, offset, timestamp)
-        return Message(self._topic, record.value() or b"", record.key(), headers, receipt, attempt, position)
+        return Message(
+            self._topic, record.value() or b"", record.key(), _headers(record), receipt, attempt, position
+        )
 
     def _heard(self, error: KafkaError) -> None:
         """Bad news in place of a record. Kept for the next call: raising here would lose what came with it."""
@@ -237,12 +245,23 @@ class KafkaTransport(Transport):
             number,
         )
 
-    def _say_that_it_begins(self, receipt: Receipt, attempt: int) -> None:
-        """Write down, before a suspect is tried, that it is; the next member reads it if we die of it."""
+    def _say_whose_they_are(self) -> None:
+        """Write down, before the first record of a new partition is tried, that somebody has it."""
         with self._committing:
-            partition = self._partitions.by_number.get(receipt.partition)
-            if partition is not None and partition.answered == receipt.offset:
-                self._commit({receipt.partition: (receipt.offset, begun(attempt))})
+            if unclaimed := self._partitions.unclaimed():
+                self._commit({number: (offset, begun(1)) for number, offset in unclaimed.items()})
+
+    def _say_that_they_begin(self, messages: Sequence[Message]) -> None:
+        """Write down, before suspects are tried, that they are; the next member reads it if we die of one."""
+        with self._committing:
+            begins: dict[int, tuple[int, str]] = {}
+            for message in messages:
+                receipt: Receipt = message.receipt
+                partition = self._partitions.by_number.get(receipt.partition)
+                if message.attempt > 1 and partition is not None and partition.answered == receipt.offset:
+                    begins[receipt.partition] = (receipt.offset, begun(message.attempt))
+            if begins:
+                self._commit(begins)
 
     def _keep_membership(self) -> None:
         """Poll now and then while the caller is busy: a slow model must not cost the partitions.
@@ -336,7 +355,7 @@ class KafkaTransport(Transport):
             consumer.commit(offsets=named, asynchronous=False)
         except KafkaException as error:
             code = error.args[0].code()
-            level = logging.DEBUG if code in _NOT_OURS else logging.WARNING
+            level = logging.DEBUG if code in _NOT_OURS or code in DENIED else logging.WARNING
             log.log(level, "offsets not committed yet: %s", error.args[0].str())
             if code in DENIED or error.args[0].fatal():
                 self._clients.note(translate(error.args[0], "committing offsets"))
@@ -387,6 +406,14 @@ class KafkaTransport(Transport):
                 self._consumer = None
         self._delivery.close()
         self._producer.flush(0)
+
+
+def _headers(record: Record) -> list[tuple[str, bytes | None]]:
+    """A received record's headers, with values of bytes or None."""
+    try:
+        return cast(list[tuple[str, bytes | None]], record.headers() or [])
+    except SystemError:  # the driver's answer to a name that is not UTF-8; to be asked once only
+        return []
 
 
 def _high_watermark(consumer: Consumer, partition: TopicPartition) -> int:

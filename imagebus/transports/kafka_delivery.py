@@ -138,6 +138,7 @@ class ExactlyOnce:
     def __init__(self, clients: Clients, transactional_id: str) -> None:
         self._clients = clients
         self._id = transactional_id
+        self._is_fenced = False
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
@@ -175,6 +176,7 @@ class ExactlyOnce:
         """Leave the transaction behind and raise: `CommitFailed`, or what makes going on pointless."""
         reason: KafkaError = error.args[0]
         if reason.fatal():
+            self._is_fenced = True
             raise translate(reason, "in a transaction") from error
         aborted = False
         if reason.txn_requires_abort():
@@ -199,4 +201,5 @@ class ExactlyOnce:
 
     def close(self) -> None:
         """See `Delivery.close`. An open transaction is aborted by the brokers when its time is over."""
-        self._producer.flush(CLOSE_SECONDS)
+        if not self._is_fenced:  # else there is nothing to send any more, and a flush would raise
+            self._producer.flush(CLOSE_SECONDS)

@@ -2,8 +2,9 @@
 
 The progress of a partition stays in the broker, in the metadata text of its committed offset:
 
-    attempt=1   the record there is in the hands of a member, as far as that member got to say
-    attempt=2   a member died with it once; the next one tried it alone
+    attempt=1   the records from there on are in the hands of a member
+    attempt=2   a member died with them; the next one tries a few of them at once
+    attempt=3   two died; the record there is tried alone
     (empty)     nobody has it: the last member gave the partition back
 
 So a record that kills its reader is found without a database, and only after a death is there anything
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NOT_BEGUN = ""
+FEW = 8  # records that are tried together after a death
 _ATTEMPT = re.compile(r"attempt=([0-9]{1,3})")
 
 
@@ -45,7 +47,7 @@ class Partition:
     """One assigned partition. Offsets are those of the next record, as Kafka has them."""
 
     assignment: int
-    position: int | None = None  # to be received; None until the first record tells
+    position: int | None = None  # to be received; None where only the first record tells
     answered: int | None = None  # confirmed outcomes reach up to here
     committed: int | None = None  # the group remembers this
     metadata: str = NOT_BEGUN  # beside the committed offset
@@ -61,8 +63,9 @@ class Partitions:
     _assignments: int = 0
 
     def add(self, number: int, committed: int | None, metadata: str | None, end: int) -> None:
-        """A partition was assigned. `committed` is None for a group that never committed on it; `end` is
-        the offset after the last record it has now.
+        """A partition was assigned, to be read from `committed` on, None if that could not be found out.
+
+        `end` is the offset after the last record it has now.
         """
         self._assignments += 1
         partition = Partition(self._assignments, position=committed, answered=committed, committed=committed)
@@ -70,6 +73,14 @@ class Partitions:
         if committed is not None and (deaths := attempts_in(metadata)):
             partition.suspects, partition.deaths = range(committed, max(committed, end)), deaths
         self.by_number[number] = partition
+
+    def unclaimed(self) -> dict[int, int]:
+        """Committed offsets of the partitions that the group believes to be in nobody's hands."""
+        return {
+            number: partition.committed
+            for number, partition in self.by_number.items()
+            if partition.metadata == NOT_BEGUN and partition.committed is not None
+        }
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Partitions that are no longer ours; what was received from them cannot be committed any more."""
@@ -108,24 +119,29 @@ class Partitions:
                 if committed:
                     partition.committed, partition.metadata = end, begun(1)
 
-    def is_careful(self, limit: int) -> bool:
-        """Whether records must be received alone; `limit` is how many are received at once otherwise."""
-        careful = False
+    def careful_limit(self, limit: int) -> int:
+        """How many records may be received at once, where `limit` may when no member died.
+
+        After one death a few, after two in the same place one: an innocent record behind the suspect costs
+        little, and the guilty one stands alone at its third try.
+        """
+        allowed = limit
         for partition in list(self.by_number.values()):
             if partition.suspects:
-                # The dead member had one batch in the model and one on its way to the brokers.
-                first = partition.suspects[0]
-                partition.suspects = range(first, min(partition.suspects[-1] + 1, first + 2 * limit))
+                # The dead member had one batch in the model and one on its way to the brokers; or a few.
+                first, last = partition.suspects[0], partition.suspects[-1]
+                in_hand = 2 * limit if partition.deaths == 1 else FEW
+                partition.suspects = range(first, min(last + 1, first + in_hand))
                 if (partition.answered or 0) >= partition.suspects[-1] + 1:
                     partition.suspects = range(0)
                 else:
-                    careful = True
-        return careful
+                    allowed = min(allowed, FEW if partition.deaths == 1 else 1)
+        return allowed
 
     def attempt(self, number: int, offset: int) -> int:
         """How often this record is tried now, this time included."""
         partition = self.by_number.get(number)
         if partition is None or offset not in partition.suspects:
             return 1
-        # One behind the first was perhaps in the same batch, so this may be its second time too.
-        return 1 + (partition.deaths if offset == partition.suspects[0] else 1)
+        # One behind the first was in the same hands, perhaps; but not alone, so it is not worse than this.
+        return 1 + (partition.deaths if offset == partition.suspects[0] else min(partition.deaths, 2))

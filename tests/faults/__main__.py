@@ -1,4 +1,4 @@
-"""Run the faults and print the table: python3 -m tests.faults [--short] [NAME ...]"""
+"""Run the faults and print the table: python3 -m tests.faults [NAME ...]"""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ALL = (
     (faults.rebalance_storm, ()),
     (faults.replier_frozen_beyond_its_session, ()),
     (faults.model_slower_than_max_poll_interval, ()),
-    (faults.partition_leaders_killed_in_turn, ()),
-    (faults.partition_leaders_killed_in_turn, ("--guarantee", "exactly-once")),
+    (faults.brokers_killed_in_turn, ()),
+    (faults.brokers_killed_in_turn, ("--guarantee", "exactly-once")),
     (faults.leader_frozen, ()),
     (faults.two_of_three_brokers_killed, ()),
     (faults.all_brokers_killed, ()),

@@ -2,8 +2,8 @@
 
     python3 -m tests.faults.fragile POINT NUMBER -f kafka.config -t1 requests -t2 replies ...
 
-At its NUMBERth batch it kills itself with SIGKILL at POINT; `slow-model` makes each batch take NUMBER
-seconds instead.
+At its NUMBERth batch it kills itself with SIGKILL at POINT. `slow-model` makes each of the first batches
+take NUMBER seconds instead, and `killer` lets it die of an image whose pixels all are NUMBER.
 """
 
 from __future__ import annotations
@@ -55,6 +55,18 @@ def slow_down(seconds: float) -> None:
     OnnxClassifier.predict = slow  # type: ignore[method-assign]
 
 
+def die_of(grey: int) -> None:
+    """Let the model kill the process when it sees an image that is all of one grey level, as a bug in C would."""
+    original = OnnxClassifier.predict
+
+    def fatal(self: OnnxClassifier, images: Any) -> Any:
+        if (images == grey).all(axis=(1, 2)).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, images)
+
+    OnnxClassifier.predict = fatal  # type: ignore[method-assign]
+
+
 def main() -> None:
     point, number = sys.argv[1], int(sys.argv[2])
     del sys.argv[1:3]
@@ -68,6 +80,8 @@ def main() -> None:
         kill_at(KafkaTransport, "commit", number, after=True)
     elif point == "slow-model":
         slow_down(number)
+    elif point == "killer":
+        die_of(number)
     else:
         sys.exit(f"unknown point {point}")
     cli.run(replier.main)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does export them
+
+from ..buses import read_topic
 
 SECONDS = 30.0  # for a question to the brokers
 CLOCK_MS = 50  # records are stamped by their senders and samples by us: one clock, read a little apart
@@ -28,39 +29,16 @@ class Stored(NamedTuple):
 
 
 def read_all(bootstrap: str, topic: str) -> list[Stored]:
-    """Every committed record of a topic, from offset 0 to its end, without a group."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "ledger",
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "enable.auto.commit": False,
-        }
-    )
+    """Every committed record of a topic."""
     found = []
-    try:
-        partitions = consumer.list_topics(topic, SECONDS).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-        unfinished = set(partitions)
-        deadline = time.monotonic() + 2 * SECONDS
-        while unfinished:
-            assert time.monotonic() < deadline, (
-                f"{topic}: partitions {unfinished} could not be read to their end"
-            )
-            for record in consumer.consume(1000, 0.2):
-                if record.error() is not None:  # the end of a partition comes as one
-                    unfinished.discard(record.partition())
-                    continue
-                number, offset = record.partition(), record.offset()
-                assert number is not None
-                assert offset is not None
-                headers = dict(record.headers() or [])
-                id = headers.get("correlation_id") or record.key() or b""
-                text = id.decode(errors="replace") if isinstance(id, bytes) else str(id)
-                found.append(Stored(number, offset, record.timestamp()[1], text, record.value() or b""))
-    finally:
-        consumer.close()
+    for record in read_topic(bootstrap, topic):
+        headers = dict(record.headers() or [])
+        id = headers.get("correlation_id") or record.key() or b""
+        text = id.decode(errors="replace") if isinstance(id, bytes) else id
+        number, offset = record.partition(), record.offset()
+        assert number is not None
+        assert offset is not None
+        found.append(Stored(number, offset, record.timestamp()[1], text, record.value() or b""))
     return found
 
 

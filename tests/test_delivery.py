@@ -1,0 +1,363 @@
+"""What is promised when something goes wrong, one case at a time, on real Kafka with real processes.
+
+The same under load, with three brokers and a ledger, is in `tests/faults`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from confluent_kafka import IsolationLevel, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # it does export them
+
+from imagebus import CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
+from imagebus.broker import EmbeddedBroker
+from imagebus.config import read_settings
+from imagebus.messages import encode_request
+from imagebus.transports.kafka import KafkaTransport
+
+from .buses import Bus, records
+from .programs import Program, python
+
+SECONDS = 30.0
+
+
+def package(number: int = 0, size: int = 5) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return load_images().package(number, size)[0]
+
+
+def produce(broker: EmbeddedBroker, topic: str, *messages: Message, partition: int = 0) -> None:
+    """Messages in a partition, in this order, each confirmed."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True})
+    for message in messages:
+        producer.produce(topic, message.value, message.key, partition, headers=list(message.headers))
+    assert producer.flush(SECONDS) == 0
+
+
+def ids(found: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
+    return sorted((key or b"").decode() for key, _ in found)
+
+
+# --- poison and killers ------------------------------------------------------------------------
+
+
+def test_a_record_that_kills_the_replier_is_set_aside_after_three_tries(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    with connect("kafka", bus.config, topics=[bus.requests, bus.replies, f"{bus.requests}.dlt"]):
+        pass
+    good = [encode_request(package(number), bus.requests, id=f"good-{number}") for number in range(20)]
+    killer = encode_request(np.full((1, 28, 28), 66, np.uint8), bus.requests, id="killer")
+    produce(broker, bus.requests, *good[:8], killer, *good[8:])
+
+    deaths = 0
+    while True:
+        replier = python("tests.faults.fragile", "killer", "66", *bus.options(), "--verbose")
+        try:
+            replier.wait_for("dead letter: KILLER")
+        except AssertionError:
+            assert replier.wait() == -signal.SIGKILL, replier
+            deaths += 1
+            assert deaths < 5, replier
+            continue
+        break
+    with bus.client() as client:
+        client.predict(package())
+    assert replier.stop() == 0
+
+    assert deaths == 3
+    assert ids(records(broker, f"{bus.requests}.dlt")) == ["killer"]
+    answered = ids(records(broker, bus.replies))
+    assert set(answered) >= {f"good-{number}" for number in range(20)}
+    assert "killer" not in answered
+
+
+def test_dead_letters_carry_origin_and_reason_as_spring_writes_them(bus: Bus, broker: EmbeddedBroker) -> None:
+    replier = bus.replier("--verbose")
+
+    produce(broker, bus.requests, Message(bus.requests, b"x"), Message(bus.requests, b"y"), partition=3)
+    replier.wait_for("dead letter: NO_ID", times=2)
+    assert replier.stop() == 0
+
+    with connect("kafka", bus.config) as transport:
+        transport.subscribe(f"{bus.requests}.dlt", "look")
+        letters: list[Message] = []
+        while len(letters) < 2:
+            letters += transport.receive(10, 1.0)
+    headers = [dict(letter.headers) for letter in sorted(letters, key=lambda letter: letter.value)]
+    assert headers[1]["dead_letter_code"] == b"NO_ID"
+    assert headers[1]["kafka_dlt-original-topic"] == bus.requests.encode()
+    assert headers[1]["kafka_dlt-original-partition"] == struct.pack(">i", 3)
+    assert headers[1]["kafka_dlt-original-offset"] == struct.pack(">q", 1)
+    assert headers[1]["kafka_dlt-original-consumer-group"] == b"repliers"
+    assert headers[1]["kafka_dlt-original-timestamp-type"] == b"CreateTime"
+    assert len(headers[1]["kafka_dlt-original-timestamp"] or b"") == 8
+
+
+def test_dead_letters_are_sent_back_once_and_at_most_so_many_rounds(bus: Bus, broker: EmbeddedBroker) -> None:
+    replier = bus.replier("--verbose")
+    produce(broker, bus.requests, Message(bus.requests, b"who sent this?"))
+    replier.wait_for("dead letter: NO_ID")
+
+    def replay(*options: str) -> Program:
+        program = bus.start("replier.py", "--replay-dlt", *options)
+        assert program.wait() == 0, program
+        return program
+
+    assert "would send 1 back" in replay("--dry-run").wait_for("would send")
+    assert "sent 0 back" in replay("--code", "KILLER").wait_for("sent 0")
+    for round_ in (1, 2):
+        assert "sent 1 back" in replay("--max-rounds", "2").wait_for("sent 1")
+        replier.wait_for("dead letter: NO_ID", times=1 + round_)
+
+    last = replay("--max-rounds", "2")
+
+    assert "kept: it was sent back 2 times" in last.wait_for("kept: ")
+    assert "sent 0 back" in last.wait_for("sent 0")
+    assert replier.stop() == 0
+
+
+# --- the caller's side -------------------------------------------------------------------------
+
+
+def test_a_killed_requestor_asks_again_for_what_was_open_and_shows_each_once(
+    bus: Bus, tmp_path: Path
+) -> None:
+    state = ("--state", str(tmp_path / "state"), "--json", "--interval", "0.02", "--timeout", "120")
+    first = bus.start("requestor.py", *state)
+    first.wait_for("waiting for a replier")
+    first.send(signal.SIGKILL)
+    first.wait()
+    left_open = {
+        orjson.loads(path.read_bytes().partition(b"\n")[0])["id"]
+        for path in (tmp_path / "state").glob("*.open")
+    }
+    assert len(left_open) > 10
+
+    bus.replier()
+    second = bus.start("requestor.py", *state, "--count", "5")
+
+    assert second.wait() == 0, second
+    shown = [orjson.loads(line) for line in second.out]
+    assert len(shown) == len(left_open) + 5
+    assert left_open <= {each["id"] for each in shown}
+    assert sorted(each["package"] for each in shown) == list(range(1, len(left_open) + 6))
+    assert not list((tmp_path / "state").glob("*.open"))
+
+
+def test_two_requestors_do_not_share_a_state_folder(bus: Bus, tmp_path: Path) -> None:
+    bus.start("requestor.py", "--state", str(tmp_path)).wait_for("waiting")
+
+    other = bus.start("requestor.py", "--state", str(tmp_path))
+
+    assert other.wait() == 2
+    assert "another requestor is using it" in other.wait_for("requestor.py: ")
+
+
+def test_the_same_bytes_under_other_ids_and_the_same_id_again_go_to_the_right_callers(bus: Bus) -> None:
+    bus.replier()
+    images = package()
+
+    with bus.client() as one, bus.client() as other:
+        callers = {"a": one, "b": other}
+        futures = {
+            f"{name}-{n}": callers[name].submit(images, id=f"{name}-{n}") for n in range(10) for name in "ab"
+        }
+        replies = {id: future.result(SECONDS) for id, future in futures.items()}
+        again = one.submit(images, id="a-0").result(SECONDS)
+        still_open = other.submit(images, id="b-0")
+        with pytest.raises(ValueError, match="open already"):
+            other.submit(images, id="b-0")
+        still_open.result(SECONDS)
+
+    assert all(reply.id == id for id, reply in replies.items())
+    assert again.predictions == replies["a-0"].predictions
+
+
+def test_expired_work_is_answered_without_the_model(bus: Bus, broker: EmbeddedBroker) -> None:
+    with bus.client() as client:
+        late = encode_request(package(), bus.requests, id="late", deadline=1)
+        produce(broker, bus.requests, late)
+        replier = bus.replier("--verbose")
+        replier.wait_for("refused late: EXPIRED")
+        client.predict(package())
+
+    assert replier.stop() == 0
+    assert "2 requests, 5 images, 1 errors" in replier.wait_for("stopped: ")
+
+
+# --- sizes -------------------------------------------------------------------------------------
+
+
+def test_a_request_over_the_clients_limit_names_size_and_setting(bus: Bus) -> None:
+    with (
+        bus.client() as client,
+        pytest.raises(TooLarge, match=r"sending 1568000 bytes .*message\.max\.bytes"),
+    ):
+        client.predict(np.zeros((2000, 28, 28), np.uint8))
+
+
+def test_a_reply_over_the_topics_limit_is_an_error_and_never_a_loop(bus: Bus, broker: EmbeddedBroker) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    small = NewTopic(bus.replies, num_partitions=1, config={"max.message.bytes": "2000"})
+    admin.create_topics([small])[bus.replies].result()
+    replier = bus.replier()
+
+    with bus.client() as client:
+        with pytest.raises(RequestFailed, match="TOO_LARGE: the reply is larger"):
+            client.predict(package(0, 100))
+        predictions = client.predict(package(0, 2))
+
+    assert len(predictions) == 2
+    assert replier.stop() == 0
+
+
+# --- exactly once ------------------------------------------------------------------------------
+
+
+def test_aborted_work_is_never_seen_and_nothing_is_repeated_after_twenty_kills(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    # Twenty members die without a word: the group misses each sooner than the default of six seconds.
+    with bus.config.open("a") as config:
+        config.write("session.timeout.ms = 1500\nheartbeat.interval.ms = 300\n")
+    exactly_once = ("--guarantee", "exactly-once", "--name", "one")
+    points = itertools.cycle(["before-produce", "after-produce", "after-commit"])
+
+    with bus.client() as client:
+        futures = []
+        for kill in range(20):
+            futures += [client.submit(package(number)) for number in range(5)]
+            fragile = python("tests.faults.fragile", next(points), "1", *bus.options(), *exactly_once)
+            if kill % 5 == 4:  # let one of them live now and then, so that there is progress to disturb
+                fragile.kill()
+                continue
+            assert fragile.wait() == -signal.SIGKILL, fragile
+        survivor = bus.replier(*exactly_once)
+        answers = [future.result(4 * SECONDS) for future in futures]
+        asked_again = client.resent
+
+    assert survivor.stop() == 0
+    assert len({answer.id for answer in answers}) == 100
+    replies = records(broker, bus.replies)
+    assert len(replies) <= 100 + asked_again
+    assert len(set(replies)) == 100
+    assert hanging(broker, bus.replies) == 0
+
+
+def hanging(broker: EmbeddedBroker, topic: str) -> int:
+    """Records above the last stable offset: of transactions that nobody ended."""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no annotations
+    wanted = {
+        TopicPartition(topic, number): latest for number in admin.list_topics(topic).topics[topic].partitions
+    }
+
+    def total(level: IsolationLevel) -> int:
+        answers = admin.list_offsets(wanted, isolation_level=level).values()
+        return sum(answer.result().offset for answer in answers)
+
+    return total(IsolationLevel.READ_UNCOMMITTED) - total(IsolationLevel.READ_COMMITTED)
+
+
+def test_of_two_repliers_with_one_name_the_older_is_told_what_to_change(bus: Bus) -> None:
+    exactly_once = ("--guarantee", "exactly-once", "--name", "twin")
+    older = bus.replier(*exactly_once)
+    newer = bus.start("replier.py", *exactly_once)
+    newer.wait_for("ready: ")
+
+    with bus.client() as client:
+        list(client.map(package(number) for number in range(50)))
+
+    assert older.wait() == 1
+    assert "another replier has the same transactional id" in older.wait_for("replier.py: ")
+    assert "--name" in older.wait_for("replier.py: ")
+    assert newer.stop() == 0
+
+
+# --- retention, stopping -----------------------------------------------------------------------
+
+
+def end(broker: EmbeddedBroker, topic: str) -> int:
+    """The offset after the last record of partition 0."""
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no annotations
+    partition = TopicPartition(topic, 0)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})  # kept while its future runs
+    answers = admin.list_offsets({partition: latest})
+    offset: int = answers[partition].result().offset
+    return offset
+
+
+def test_requests_that_retention_ate_are_counted(bus: Bus, broker: EmbeddedBroker) -> None:
+    replier = bus.replier()
+    with bus.client() as client:
+        client.predict(package())
+    assert replier.stop() == 0
+    produce(
+        broker, bus.requests, *(encode_request(package(), bus.requests, id=f"eaten-{n}") for n in range(10))
+    )
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    before = TopicPartition(bus.requests, 0, end(broker, bus.requests) - 3)
+    admin.delete_records([before])[before].result()
+
+    successor = bus.replier()
+
+    assert "7 requests of" in successor.wait_for("were deleted before they were answered")
+    assert successor.stop() == 0
+    assert "7 LOST TO RETENTION" in successor.wait_for("stopped: ")
+
+
+def test_a_stop_signal_is_heeded_while_no_broker_answers(kafka_jars_here: None, tmp_path: Path) -> None:
+    with EmbeddedBroker() as broker:
+        config = tmp_path / "kafka.config"
+        config.write_text(f"bootstrap.servers = {broker.bootstrap}\n")
+        bus = Bus(config)
+        replier = bus.replier()
+        requestor = bus.start("requestor.py", "--interval", "0.05")
+        requestor.wait_for("package 3 ")
+        broker.kill(0)
+        replier.wait_for("no broker answers")
+
+        assert requestor.stop(signal.SIGTERM) == 0
+        assert replier.stop(signal.SIGTERM) in (0, 1)
+
+    assert "Traceback" not in str(replier) + str(requestor)
+
+
+def test_a_closed_output_ends_the_requestor_without_a_traceback(bus: Bus) -> None:
+    bus.replier()
+
+    pipeline = Program("/bin/sh", "-c", '"$0" "$@" | head -1', sys.executable, "requestor.py", *bus.options())
+
+    assert pipeline.wait() == 0
+    assert len(pipeline.out) == 1
+    assert "Traceback" not in str(pipeline)
+
+
+def test_a_failed_commit_names_what_was_refused(bus: Bus) -> None:
+    settings = read_settings(bus.config)
+    with KafkaTransport(settings, topics=[bus.requests, bus.replies]) as transport:
+        transport.subscribe(bus.requests, "group")
+        transport.publish(Message(bus.requests, b"1", key=b"1"))
+        received: list[Message] = []
+        while not received:
+            received = transport.receive(1, 1.0)
+
+        with pytest.raises(CommitFailed, match=r"larger than max\.message\.bytes") as failed:
+            transport.commit(received, [Message(bus.replies, bytes(2_000_000))])
+        transport.rewind()
+        again: list[Message] = []
+        while not again:
+            again = transport.receive(1, 1.0)
+
+    assert failed.value.refused == (0,)
+    assert again[0].value == b"1"
+    assert again[0].receipt == received[0].receipt
