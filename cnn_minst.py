@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tools.model_card import Report, write_card
+from models.card import Report, write_card
 
 Images = npt.NDArray[np.uint8]  # (N, 28, 28), whole grey levels, 0 is the background
 Labels = npt.NDArray[np.int64]  # (N,), positions in LABELS
