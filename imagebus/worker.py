@@ -142,6 +142,7 @@ class Worker:
     def stop(self) -> None:
         """Let `run()` return after the batch at hand. Safe to call from a signal handler."""
         self._stopping.set()
+        self._transport.hurried_at = time.monotonic()
 
     def handle(self, batch: Sequence[Message]) -> list[Message]:
         """The outcome of each message of `batch`, in its place: a prediction, an error or a dead letter.

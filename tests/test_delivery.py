@@ -321,7 +321,7 @@ def test_a_stop_signal_is_heeded_while_no_broker_answers(kafka_jars_here: None, 
         config.write_text(f"bootstrap.servers = {broker.bootstrap}\n")
         bus = Bus(config)
         replier = bus.replier()
-        requestor = bus.start("requestor.py", "--interval", "0.05")
+        requestor = bus.start("requestor.py", "--interval", "0.05", "--timeout", "300")
         requestor.wait_for("package 3 ")
         broker.kill(0)
         replier.wait_for("no broker answers")

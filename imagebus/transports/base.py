@@ -28,6 +28,7 @@ class Transport(ABC):
     """
 
     lost: int = 0
+    hurried_at: float | None = None  # time.monotonic(): from then on `commit` waits a few seconds at most
 
     @abstractmethod
     def subscribe(self, topic: str, group: str | None = None, on_assigned: OnAssigned | None = None) -> None:

@@ -320,9 +320,8 @@ class KafkaTransport(Transport):
             ends = self._partitions.ends(receipts)
             offsets = [TopicPartition(self._topic, number, end, begun(1)) for number, end in ends.items()]
             try:
-                self._delivery.deliver(
-                    [outgoing[place] for place in ours] if outgoing else [], offsets, consumer
-                )
+                sending = [outgoing[place] for place in ours] if outgoing else []
+                self._delivery.deliver(sending, offsets, consumer, lambda: self.hurried_at)
             except CommitFailed as error:
                 error.refused = tuple(ours[place] for place in error.refused)
                 raise

@@ -26,6 +26,12 @@ CONFIRM_SECONDS = 35.0  # message.timeout.ms and a little: by then each message 
 TRANSACTION_SECONDS = 20.0  # for each step; a killed coordinator or partition leader is replaced within 13 s
 CLOSE_SECONDS = 10.0
 
+HURRY_SECONDS = (
+    5.0  # for a batch at a stop: its replies are confirmed in milliseconds where brokers answer at all
+)
+LOOK_SECONDS = 0.5  # between two looks at whether there is a hurry
+
+Hurry = Callable[[], "float | None"]
 OnRecord = Callable[[KafkaError | None, Record], None]
 T = TypeVar("T")
 
@@ -36,9 +42,12 @@ class Delivery(Protocol):
     commits_offsets: bool  # whether `deliver` has committed them
 
     def deliver(
-        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], consumer: Consumer
+        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], consumer: Consumer, hurry: Hurry, /
     ) -> None:
-        """Make `outgoing` exist, or raise `CommitFailed`; `ends` are the offsets that they answer up to."""
+        """Make `outgoing` exist, or raise `CommitFailed`; `ends` are the offsets that they answer up to.
+
+        `hurry` gives the moment from which on there are only `HURRY_SECONDS`, None while there is none.
+        """
         ...
 
     def close(self) -> None:
@@ -92,7 +101,7 @@ class Batch:
             )
         if self.failures or unconfirmed:
             count = unconfirmed + len(self.failures)
-            reason = self.failures[0].str() if self.failures else f"silence for {CONFIRM_SECONDS:.0f} s"
+            reason = self.failures[0].str() if self.failures else "nothing was heard of them"
             raise CommitFailed(f"{count} replies were not confirmed: {reason}")
 
 
@@ -105,13 +114,23 @@ class AtLeastOnce:
         self._producer = producer
 
     def deliver(
-        self, outgoing: Sequence[Message], _ends: Sequence[TopicPartition], _consumer: Consumer
+        self,
+        outgoing: Sequence[Message],
+        _ends: Sequence[TopicPartition],
+        _consumer: Consumer,
+        hurry: Hurry,
+        /,
     ) -> None:
         """See `Delivery.deliver`."""
         if not outgoing:
             return
         batch = Batch(self._producer, outgoing)
-        unconfirmed = self._producer.flush(CONFIRM_SECONDS)
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while unconfirmed := self._producer.flush(LOOK_SECONDS):
+            hurried_at = hurry()
+            limit = deadline if hurried_at is None else min(deadline, hurried_at + HURRY_SECONDS)
+            if time.monotonic() > limit:
+                break
         if unconfirmed:
             self._producer.purge()
         batch.check(unconfirmed)
@@ -150,7 +169,12 @@ class ExactlyOnce:
         return producer
 
     def deliver(
-        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], consumer: Consumer
+        self,
+        outgoing: Sequence[Message],
+        ends: Sequence[TopicPartition],
+        consumer: Consumer,
+        _hurry: Hurry,
+        /,
     ) -> None:
         """See `Delivery.deliver`.
 
