@@ -34,7 +34,7 @@ def options() -> argparse.Namespace:
         "--labels", metavar="A,B,...", help="class names of a model file that does not name them"
     )
     model.add_argument(
-        "--threads", type=cli.count, default=0, metavar="N", help="of ONNX Runtime; 0: one for each core"
+        "--threads", type=cli.count, default=1, metavar="N", help="of ONNX Runtime; 0: one for each core"
     )
     serving = parser.add_argument_group("serving")
     serving.add_argument(

@@ -2,7 +2,7 @@
 
     python -m bench.bare MODEL SAMPLE BATCH IMAGES
 
-Its threads are set as in `imagebus.classifier`, so that the difference to the replier is the bus.
+It has a thread for each core, as ONNX Runtime has by default; the replier has one, and leaves the rest to the bus.
 """
 
 from __future__ import annotations
