@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_the_tool_draws_the_shipped_sample(tmp_path: Path) -> None:
     try:
         cnn_minst.load_data()
     except FileNotFoundError as missing:
+        if os.environ.get("CI"):
+            raise
         pytest.skip(str(missing))
 
     make_sample.main(sample=tmp_path / "again.npz")
