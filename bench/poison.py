@@ -42,9 +42,8 @@ BAD_SHARE = 0.05
 NUMBER = "x-number"  # header by which a dead letter is told: it may have no id
 IN_FLIGHT = 500  # packages sent and without an outcome: what a client would have, and no backlog in memory
 AT_ONCE = 50
-# Of the packages, until memory is compared: by then each kind came ten times, and what the allocator keeps
-# of messages of 900 kB and of their pieces is what it will keep.
-WARM_UP = 0.5
+# Share of the run that is not judged: each kind of input has come many times by then.
+WARM_UP = 0.25
 FLAT = 0.10  # of the resident memory after the warm-up: the most that it may vary
 OUTCOME_LIMIT = 120.0  # seconds for the next outcome
 LARGE = 900_000  # bytes, below the million that a client sends
