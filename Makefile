@@ -32,7 +32,7 @@ fuzz:  ## made-up records and replies for the decoders, FUZZ_SECONDS each: Linux
 	$(RUN) -m fuzz decode_reply -max_total_time=$(FUZZ_SECONDS)
 
 setup:  ## everything that training, tests and benchmarks need
-	@$(PYTHON) tools/install.py train broker dev
+	@$(PYTHON) tools/install.py train broker google dev
 
 clean:  ## remove what was set up here; the jars stay in the user's cache
 	rm -rf .venv
