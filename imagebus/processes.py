@@ -84,3 +84,12 @@ def kill_child(child: Child) -> int:
             os.killpg(child.pid, signal.SIGKILL)
         child.stdin.close()
     return child.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of all that `pid` started and what those started."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    found = [int(each) for each in listed.stdout.split()]
+    return found + [each for child in found for each in descendants(child)]

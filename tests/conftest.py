@@ -1,4 +1,4 @@
-"""One real Apache Kafka for the whole test session, and the scripts as processes."""
+"""One real Apache Kafka and one Pub/Sub emulator for the whole test session, and the scripts as processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import settings
 from imagebus.broker import EmbeddedBroker
 from imagebus.errors import BrokerError
 from imagebus.kafka_jars import kafka_jars
+from tools.pubsub_emulator import PubSubEmulator, what_is_missing, write_account
 
 from .buses import Bus
 
@@ -37,6 +38,27 @@ def broker(kafka_jars_here: None) -> Iterator[EmbeddedBroker]:
     # Some tests let members of a group die, and have it missed sooner.
     with EmbeddedBroker(config={"group.min.session.timeout.ms": "1000"}) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[PubSubEmulator]:
+    """Google's Pub/Sub emulator. Skips at home where it is not installed; fails in CI."""
+    missing = what_is_missing()
+    if missing and os.environ.get("CI"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    with PubSubEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def google_config(emulator: PubSubEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A service account's file, and the emulator in the environment, for the scripts too."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
+    path = tmp_path / "google.json"
+    write_account(path, emulator.project)
+    return path
 
 
 @pytest.fixture

@@ -87,15 +87,6 @@ def python(script: str, *arguments: str | Path, cwd: Path = ROOT) -> Program:
     return Program(sys.executable, *name, *arguments, cwd=cwd)
 
 
-def descendants(pid: int) -> list[int]:
-    """Process ids of all that `pid` started and what those started."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    found = [int(each) for each in listed.stdout.split()]
-    return found + [each for child in found for each in descendants(child)]
-
-
 def wait_until_gone(pids: list[int]) -> None:
     """Wait for the end of processes that are not this one's children, so that nothing tells of it."""
     deadline = time.monotonic() + SECONDS

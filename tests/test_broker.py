@@ -16,8 +16,9 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from imagebus.broker import EmbeddedBroker, main
 from imagebus.errors import BrokerError, ConfigError
 from imagebus.kafka_jars import cache_folder, kafka_jars, locked_jars
+from imagebus.processes import descendants
 
-from .programs import SECONDS, Program, descendants, python, wait_until_gone
+from .programs import SECONDS, Program, python, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("kafka_jars_here")
 

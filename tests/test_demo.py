@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .programs import ROOT, descendants, python, wait_until_gone
+from imagebus.processes import descendants
+
+from .programs import ROOT, python, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("kafka_jars_here")
 
