@@ -47,6 +47,9 @@ MAX_BYTES = 8 * 1024 * 1024  # of a value that is decoded
 MAX_JSON_PARTS = 2_000_000
 MAX_JSON_OBJECTS = 10_000
 DEAD_LETTER_BYTES = 900_000  # of a value kept there: with key and headers below Kafka's default limit of 1 MB
+DEAD_LETTER_HEADERS = (
+    80  # kept there: with those that tell its reason and origin below Pub/Sub's limit of 100
+)
 DEAD_LETTER_HEADER_BYTES = 64_000  # of all names and values of the headers kept there
 DEAD_LETTER_CODE = "dead_letter_code"
 DEAD_LETTER_CUT = "dead_letter_cut"
@@ -155,6 +158,7 @@ class Envelope:
     deadline: int | None = None  # Unix time in milliseconds
     top: int = TOP
     traceparent: str | None = None
+    requestor: str | None = None  # by which a bus that filters brings the reply to its caller alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +257,7 @@ def read_envelope(message: Message) -> Envelope:
     if not is_id(id):
         raise BadMessage(ErrorCode.BAD_ID, "the request id is not 1 to 64 of A-Z a-z 0-9 . _ -")
     traceparent = message.header("traceparent")
+    requestor = message.header("requestor")
     return Envelope(
         id=id,
         sha256=sha256,
@@ -264,6 +269,7 @@ def read_envelope(message: Message) -> Envelope:
         deadline=_integer(message.header("deadline")),
         top=_integer(message.header("top")) or TOP,
         traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
+        requestor=requestor if requestor and is_id(requestor) else None,
     )
 
 
@@ -429,7 +435,7 @@ def _kept_headers(message: Message) -> list[tuple[str, bytes | None]]:
     """The first headers of a message, as many as a dead letter has room for."""
     kept: list[tuple[str, bytes | None]] = []
     room = DEAD_LETTER_HEADER_BYTES
-    for name, value in message.headers[:MAX_HEADERS]:
+    for name, value in message.headers[:DEAD_LETTER_HEADERS]:
         text = None if value is None else value[:MAX_HEADER_BYTES]
         room -= len(name.encode()) + len(text or b"")
         if room < 0:
@@ -447,6 +453,8 @@ def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Messa
     ]
     if envelope.traceparent is not None:
         headers.append(("traceparent", envelope.traceparent.encode()))
+    if envelope.requestor is not None:
+        headers.append(("requestor", envelope.requestor.encode()))
     return Message(topic, value, key=envelope.key or envelope.id.encode(), headers=headers)
 
 

@@ -18,14 +18,15 @@ from .programs import SECONDS, Program, python
 class Bus:
     """Two topics of a test's own, and the scripts on them."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, cloud: str = "kafka") -> None:
         name = uuid.uuid4().hex[:8]
         self.config = config
+        self.cloud = cloud
         self.requests, self.replies = f"requests-{name}", f"replies-{name}"
         self._programs: list[Program] = []
 
     def options(self) -> list[str | Path]:
-        return ["-f", self.config, "-t1", self.requests, "-t2", self.replies, "-c", "kafka"]
+        return ["-f", self.config, "-t1", self.requests, "-t2", self.replies, "-c", self.cloud]
 
     def start(self, script: str, *options: str) -> Program:
         program = python(script, *self.options(), *options)
@@ -38,7 +39,7 @@ class Bus:
         return replier
 
     def client(self) -> Client:
-        transport = connect("kafka", self.config, topics=[self.requests, self.replies])
+        transport = connect(self.cloud, self.config, topics=[self.requests, self.replies])
         return Client(transport, requests=self.requests, replies=self.replies, timeout=120)
 
     def close(self) -> None:

@@ -33,6 +33,9 @@ TRIED = {
     "python3 replier.py   -f kafka.config -t1 requests -t2 replies -c kafka": "test_the_commands_work_as_printed",
     "python3 requestor.py -f kafka.config -t1 requests -t2 replies -c kafka": "test_the_commands_work_as_printed",
     "python3 -m imagebus.broker": "test_the_commands_work_as_printed",
+    "python3 tools/install.py google": "make test, with more groups",
+    "python3 requestor.py -f google.json -t1 requests -t2 replies -c google": "test_the_other_clouds_commands_work",
+    "python3 replier.py   -f google.json -t1 requests -t2 replies -c google": "test_the_other_clouds_commands_work",
 }
 
 
@@ -121,7 +124,7 @@ def test_the_training_session_works_as_printed(tmp_path: Path, monkeypatch: pyte
 
 def test_the_commands_work_as_printed(kafka_jars_here: None) -> None:
     def start(command: str) -> Program:
-        (line,) = [line for line in TRIED if line.startswith(command)]
+        (line,) = [line for line in TRIED if line.startswith(command) and "google" not in line]
         return Program(sys.executable, *shlex.split(line)[1:])
 
     with socket.socket() as taken:
@@ -142,4 +145,19 @@ def test_the_commands_work_as_printed(kafka_jars_here: None) -> None:
         assert [program.stop(signal.SIGINT) for program in reversed(programs[:3])] == [0, 0, 0]
     finally:
         for program in reversed(programs):
+            program.kill()
+
+
+def test_the_other_clouds_commands_work(google_config: Path) -> None:
+    programs: list[Program] = []
+    try:
+        for script in ("requestor.py", "replier.py"):
+            (line,) = [line for line in TRIED if line.startswith(f"python3 {script}") and "google" in line]
+            _, _, *options = shlex.split(line)
+            programs.append(Program(sys.executable, ROOT / script, *options, cwd=google_config.parent))
+        programs[0].wait_for("package 2 ")
+
+        assert [program.stop(signal.SIGINT) for program in reversed(programs)] == [0, 0]
+    finally:
+        for program in programs:
             program.kill()

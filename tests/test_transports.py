@@ -13,9 +13,11 @@ import pytest
 from imagebus.config import read_settings
 from imagebus.errors import TransportError
 from imagebus.messages import Message
+from imagebus.service_account import read_service_account
 from imagebus.transports.base import Transport
 from imagebus.transports.kafka import KafkaTransport
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.transports.pubsub import PubSubTransport
 
 SECONDS = 30.0  # a rebalance on a busy machine; a test that needs all of it has failed
 
@@ -56,11 +58,15 @@ class Bus:
             client.close()
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture(params=["memory", "kafka", "pubsub", "pubsub-stream"])
 def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
     if request.param == "memory":
         memory = MemoryBus()
         bus = Bus(lambda _: MemoryTransport(memory))
+    elif request.param.startswith("pubsub"):  # the emulator is asked, the service is read on a stream
+        account = read_service_account(request.getfixturevalue("google_config"))
+        stream = request.param == "pubsub-stream"
+        bus = Bus(lambda topic: PubSubTransport(account, topics=[topic], stream=stream))
     else:
         config = request.getfixturevalue("config")
         bus = Bus(lambda topic: KafkaTransport(read_settings(config), topics=[topic], partitions=2))

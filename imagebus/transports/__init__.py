@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from imagebus.config import read_settings
 from imagebus.errors import ConfigError
+from imagebus.service_account import need_google, read_service_account
 
 if TYPE_CHECKING:
     from imagebus.transports.base import Transport
 
-CLOUDS = ("kafka",)  # the names that `-c` takes
+GOOGLE = ("google", "gcp", "pubsub")
+CLOUDS = ("kafka", *GOOGLE)  # the names that `-c` takes
 
 
 def connect(
@@ -25,14 +27,24 @@ def connect(
 ) -> Transport:
     """Read the config file, connect, and create the missing ones of `topics`.
 
-    With a `transactional_id`, which no other live program may have, each `commit` is a transaction.
+    `partitions` are for topics of Kafka that are created. With a `transactional_id`, which no other live
+    program may have, each `commit` is a transaction; only Kafka has those.
     Raises `ConfigError` or `TransportError`, so that what is wrong is known before the first message.
     """
+    # Each bus is imported for those who use it.
     if cloud == "kafka":
-        from imagebus.transports.kafka import KafkaTransport  # for those who use it
+        from imagebus.transports.kafka import KafkaTransport
 
         settings = read_settings(config)
         return KafkaTransport(
             settings, topics=topics, partitions=partitions, transactional_id=transactional_id
         )
+    if cloud in GOOGLE:
+        if transactional_id is not None:
+            raise ConfigError(f"--guarantee exactly-once: -c {cloud} has no transactions, only -c kafka has")
+        need_google()
+        account = read_service_account(config)
+        from imagebus.transports.pubsub import PubSubTransport
+
+        return PubSubTransport(account, topics=topics)
     raise ConfigError(f"-c {cloud}: expected one of {', '.join(CLOUDS)}")

@@ -3,11 +3,13 @@
     python3 -m tests.faults.fragile POINT NUMBER -f kafka.config -t1 requests -t2 replies ...
 
 At its NUMBERth batch it kills itself with SIGKILL at POINT. `slow-model` makes each of the first batches
-take NUMBER seconds instead, and `killer` lets it die of an image whose pixels all are NUMBER.
+take NUMBER seconds instead, `sluggish` all of them NUMBER milliseconds longer, and `killer` lets it die of an
+image whose pixels all are NUMBER.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -42,13 +44,13 @@ def kill_at(owner: type, method: str, countdown: int, *, after: bool) -> None:
     setattr(owner, method, fatal)
 
 
-def slow_down(seconds: float) -> None:
-    """Let each prediction take longer than the group allows between two polls."""
+def slow_down(seconds: float, until: float = math.inf) -> None:
+    """Let each prediction take so much longer, `until` so many seconds from now."""
     original = OnnxClassifier.predict
     started = time.monotonic()
 
     def slow(self: OnnxClassifier, images: Any) -> Any:
-        if time.monotonic() - started < 4 * seconds:
+        if time.monotonic() - started < until:
             time.sleep(seconds)
         return original(self, images)
 
@@ -79,7 +81,9 @@ def main() -> None:
     elif point == "after-commit":
         kill_at(KafkaTransport, "commit", number, after=True)
     elif point == "slow-model":
-        slow_down(number)
+        slow_down(number, until=4 * number)
+    elif point == "sluggish":
+        slow_down(number / 1000)
     elif point == "killer":
         die_of(number)
     else:

@@ -1,0 +1,130 @@
+"""Messages of this project as messages of Pub/Sub, and back; both are of plain protocol buffers.
+
+Pub/Sub has attributes in place of headers: text only, each name once, in no order. Bytes that are no text
+travel as base64 under `NAME;base64`, a header without a value as `NAME;none`, and a key that is not the
+correlation id as `imagebus_key`; so whatever came comes back, apart from a second header of the same name.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from google.pubsub_v1 import PubsubMessage as _PubsubMessage
+
+from imagebus.errors import TooLarge
+from imagebus.messages import Message, Position
+
+# Limits of the service, of which the emulator knows nothing: https://cloud.google.com/pubsub/quotas
+MAX_PUBLISH_BYTES = 10_000_000  # of a publish request, all its messages together
+MAX_PUBLISH_MESSAGES = 1000
+MAX_ATTRIBUTES = 100
+MAX_NAME_BYTES = 256
+MAX_TEXT_BYTES = 1024
+OVERHEAD_BYTES = 1000  # of one message in a request: lengths, tags and the topic's name
+
+PubsubMessage: Any = type(_PubsubMessage.pb(_PubsubMessage()))  # ten times as fast as its wrapper
+
+_KEY = "imagebus_key"
+_BASE64, _NONE = ";base64", ";none"
+_RESERVED = "goog"  # names that only Google's own programs may write
+_TRACE = "googclient_traceparent"  # where they put `traceparent`
+
+
+def to_pubsub(message: Message) -> Any:
+    """A `PubsubMessage` with the same content. Raises `TooLarge` for what the service would refuse."""
+    headers = list(message.headers)
+    if message.key is not None and message.key != _first(message, "correlation_id"):
+        headers.append((_KEY, message.key))
+    attributes: dict[str, str] = {}
+    names: set[str] = set()
+    for name, value in headers:
+        if name not in names and not name.startswith(_RESERVED):
+            names.add(name)
+            attribute, text = _as_text(name, value)
+            attributes[attribute] = text
+    _check(message, attributes)
+    return PubsubMessage(data=message.value, attributes=attributes)
+
+
+def size(message: Any) -> int:
+    """What a `PubsubMessage` counts for in a request, in bytes, and a little more."""
+    return int(message.ByteSize()) + OVERHEAD_BYTES
+
+
+def from_pubsub(message: Any, topic: str, attempt: int) -> Message:
+    """What was sent. Its receipt is the message's id."""
+    key: bytes | None = None
+    headers: list[tuple[str, bytes | None]] = []
+    for attribute, text in sorted(message.attributes.items()):
+        name, value = _as_bytes(attribute, text)
+        if name == _KEY:
+            key = value
+        elif name == _TRACE and "traceparent" not in message.attributes:
+            headers.append(("traceparent", value))
+        else:
+            headers.append((name, value))
+    id = message.message_id
+    received = Message(
+        topic,
+        message.data,
+        key=key,
+        headers=headers,
+        receipt=id,
+        attempt=attempt,
+        # There are no offsets; the id is a number that tells the message, too.
+        position=Position(0, int(id) % 2**63 if id.isdigit() else 0, message.publish_time.ToMilliseconds()),
+    )
+    if key is None and (correlation_id := _first(received, "correlation_id")) is not None:
+        return Message(
+            topic, received.value, correlation_id, headers, received.receipt, attempt, received.position
+        )
+    return received
+
+
+def _first(message: Message, name: str) -> bytes | None:
+    return next((value for header, value in message.headers if header == name), None)
+
+
+def _as_text(name: str, value: bytes | None) -> tuple[str, str]:
+    if value is None:
+        return name + _NONE, ""
+    try:
+        return name, value.decode()
+    except UnicodeDecodeError:
+        return name + _BASE64, base64.b64encode(value).decode()
+
+
+def _as_bytes(attribute: str, text: str) -> tuple[str, bytes | None]:
+    if attribute.endswith(_NONE):
+        return attribute.removesuffix(_NONE), None
+    if attribute.endswith(_BASE64):
+        try:
+            return attribute.removesuffix(_BASE64), base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):  # it was not written by this project
+            pass
+    return attribute, text.encode()
+
+
+def _check(message: Message, attributes: dict[str, str]) -> None:
+    """Raise `TooLarge`, naming what is and how much the service takes."""
+    where = f"a message to topic {message.topic!r}"
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise TooLarge(f"{where} has {len(attributes)} attributes, Pub/Sub takes {MAX_ATTRIBUTES}")
+    total = len(message.value) + OVERHEAD_BYTES
+    for name, text in attributes.items():
+        lengths = len(name.encode()), len(text.encode())
+        total += sum(lengths)
+        if lengths[0] > MAX_NAME_BYTES:
+            raise TooLarge(
+                f"{where} has an attribute whose name is {lengths[0]} bytes long, Pub/Sub takes {MAX_NAME_BYTES}"
+            )
+        if lengths[1] > MAX_TEXT_BYTES:
+            raise TooLarge(
+                f"{where} has an attribute of {lengths[1]} bytes, Pub/Sub takes {MAX_TEXT_BYTES}: {name[:64]!r}"
+            )
+    if total > MAX_PUBLISH_BYTES:
+        raise TooLarge(
+            f"{where} has {len(message.value)} bytes, Pub/Sub takes {MAX_PUBLISH_BYTES} with attributes"
+        )

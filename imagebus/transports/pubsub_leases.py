@@ -1,0 +1,74 @@
+"""What a member has in hand of a subscription: leases, which are to be extended until the work is done.
+
+Pub/Sub gives a message to one member for a while and then to another, unless it is acknowledged. It may
+give it again to the same one, too, under a new ack id; the message's own id tells.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from enum import Enum, auto
+
+SHORTEST = 10  # seconds of a lease: the least that Pub/Sub gives
+# The most that is asked for: a killed member's messages come to another one after so long. A model that takes
+# longer has its leases extended all the same.
+LONGEST = 60
+REMEMBERED = 10_000  # answered messages, in case that one comes again
+_FORGETTING = 0.9  # of a long time in hand, with each batch that took less
+
+
+class Taken(Enum):
+    """What a message is that Pub/Sub gave us."""
+
+    NEW = auto()
+    KNOWN = auto()  # in hand already: the new lease replaces the old one
+    ANSWERED = auto()  # its outcome exists: only the acknowledgement was lost
+
+
+class Leases:
+    """The messages in hand by their ids. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[str, float]] = {}  # ack id, and since when: time.monotonic()
+        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._in_hand = 0.0  # seconds, about the longest of late
+
+    def take(self, id: str, ack_id: str) -> Taken:
+        """Note a message that came."""
+        with self._lock:
+            if id in self._answered:
+                return Taken.ANSWERED
+            known = id in self._held
+            self._held[id] = (ack_id, self._held[id][1] if known else time.monotonic())
+            return Taken.KNOWN if known else Taken.NEW
+
+    def answered(self, ids: Iterable[str]) -> list[str]:
+        """Their outcomes exist: the ack ids to acknowledge."""
+        ack_ids = []
+        now = time.monotonic()
+        with self._lock:
+            for id in ids:
+                ack_id, since = self._held.pop(id, ("", now))
+                self._answered[id] = None
+                self._in_hand = max(self._in_hand * _FORGETTING, now - since)
+                if ack_id:
+                    ack_ids.append(ack_id)
+            while len(self._answered) > REMEMBERED:
+                self._answered.popitem(last=False)
+        return ack_ids
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def ack_ids(self) -> list[str]:
+        """Of all that is in hand."""
+        with self._lock:
+            return [ack_id for ack_id, _ in self._held.values()]
+
+    def seconds(self) -> int:
+        """For how long to ask, by how long messages were in hand of late: twice that."""
+        return round(min(max(SHORTEST, 2 * self._in_hand), LONGEST))

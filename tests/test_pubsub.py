@@ -1,0 +1,364 @@
+"""The same two scripts on Google Cloud Pub/Sub, against Google's own emulator."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from google.pubsub_v1 import SubscriberClient
+
+from imagebus import (
+    AccessDenied,
+    CommitFailed,
+    ConfigError,
+    ConnectionFailed,
+    Message,
+    OnnxClassifier,
+    RequestFailed,
+    connect,
+    load_images,
+)
+from imagebus.messages import encode_request
+from imagebus.service_account import read_service_account
+from imagebus.transports.pubsub import PubSubTransport
+from imagebus.transports.pubsub_clients import Clients
+from tools.pubsub_emulator import PubSubEmulator
+
+from .buses import Bus
+from .cut_connection import Cable
+from .programs import ROOT, Program, python
+
+QUIET = 1.0  # seconds without a message, on a bus that is not busy: that was all
+FRAGILE = "tests.faults.fragile"
+
+
+@pytest.fixture
+def bus(google_config: Path) -> Iterator[Bus]:
+    """Two topics on the emulator, and the scripts on them."""
+    bus = Bus(google_config, cloud="google")
+    yield bus
+    bus.close()
+
+
+def transport(bus: Bus, *topics: str) -> PubSubTransport:
+    return PubSubTransport(read_service_account(bus.config), topics=topics)
+
+
+def read_all(bus: Bus, topic: str) -> list[Message]:
+    """Everything that was ever sent to a topic."""
+    found: list[Message] = []
+    with transport(bus, topic) as reader:
+        reader.subscribe(topic, f"reader-{uuid.uuid4()}")
+        while messages := reader.receive(1000, QUIET):
+            reader.commit(messages)
+            found += messages
+    return found
+
+
+def subscriptions(bus: Bus) -> list[str]:
+    """The names of all that have to do with this test."""
+    clients = Clients(read_service_account(bus.config))
+    client: SubscriberClient = clients.subscriber
+    listed = client.list_subscriptions(request={"project": f"projects/{clients.project}"})
+    names = [each.name.rpartition("/")[2] for each in listed]
+    clients.close()
+    return sorted(name for name in names if bus.requests in name or bus.replies in name)
+
+
+# --- the main job ------------------------------------------------------------------------------
+
+
+def test_the_replier_may_be_first(bus: Bus) -> None:
+    replier = bus.replier()
+
+    requestor = bus.start("requestor.py", "--count", "20", "--interval", "0.01")
+
+    assert requestor.wait() == 0, requestor
+    assert "sent 20, answered 20, failed 0, lost 0\n" in requestor.out
+    assert replier.stop() == 0
+    assert "20 requests, 100 images, 0 errors, 0 dead letters" in replier.wait_for("stopped: ")
+    assert any("using the emulator at " in line for line in replier.err)
+
+
+def test_the_requestor_may_be_first(bus: Bus) -> None:
+    requestor = bus.start("requestor.py", "--count", "20", "--interval", "0.01")
+    requestor.wait_for("waiting for a replier")
+
+    bus.replier()
+
+    assert requestor.wait() == 0, requestor
+    assert "sent 20, answered 20, failed 0, lost 0\n" in requestor.out
+
+
+def test_two_repliers_share_the_work(bus: Bus) -> None:
+    repliers = [bus.replier("--max-batch-size", "1"), bus.replier("--max-batch-size", "1")]
+
+    requestor = bus.start("requestor.py", "--count", "200", "--interval", "0.005")
+
+    assert requestor.wait() == 0, requestor
+    served = []
+    for replier in repliers:
+        assert replier.stop() == 0
+        served.append(int(replier.wait_for("stopped: ").partition("stopped: ")[2].split()[0]))
+    assert sum(served) == 200
+    assert min(served) > 0
+
+
+def test_two_requestors_get_their_own_replies(bus: Bus) -> None:
+    bus.replier()
+    requestors = [
+        bus.start("requestor.py", "--json", "--count", "20", "--interval", "0.01") for _ in range(2)
+    ]
+
+    assert [requestor.wait() for requestor in requestors] == [0, 0]
+    ids = [{orjson.loads(line)["id"] for line in requestor.out} for requestor in requestors]
+    assert [len(each) for each in ids] == [20, 20]
+    assert not ids[0] & ids[1]
+
+
+def test_a_requestors_subscription_is_gone_with_it_and_the_repliers_stays(bus: Bus) -> None:
+    bus.replier()
+    requestor = bus.start("requestor.py")
+    requestor.wait_for("package 1 ")
+    assert len(subscriptions(bus)) == 2
+
+    assert requestor.stop() == 0
+
+    assert subscriptions(bus) == [f"{bus.requests}-repliers"]
+
+
+# --- nothing is lost ---------------------------------------------------------------------------
+
+
+def test_every_package_is_answered_once_whatever_is_killed_or_cut(
+    bus: Bus, emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packages = 1000
+    sample = load_images()
+    model = OnnxClassifier(ROOT / "models" / "fashion.onnx")
+    labels = [model.labels[index] for index in model.predict(sample.images).argmax(axis=1)]
+    with Cable(emulator.host) as cable:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", cable.host)
+        replier = bus.replier()
+        with bus.client() as client:
+            futures = {}
+            for number in range(packages):
+                id = str(uuid.uuid4())
+                futures[id] = number, client.submit(sample.package(number, 5)[0], id=id)
+                if number in (200, 500, 800):
+                    replier.kill()
+                    replier = bus.replier()
+                if number in (350, 650):
+                    cable.cut()
+                time.sleep(0.002)
+            wrong = 0
+            for number, future in futures.values():
+                answered = [each.label for each in future.result(120).predictions]
+                wrong += answered != [labels[(number * 5 + place) % len(labels)] for place in range(5)]
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
+    replies = Counter((reply.key or b"").decode() for reply in read_all(bus, bus.replies))
+
+    with capsys.disabled():
+        print(f"\n{packages} packages on Pub/Sub, 3 kills, 2 cuts: {replies.total() - len(replies)} repeats")
+    assert wrong == 0
+    assert set(replies) == set(futures)
+
+
+def test_a_model_slower_than_the_lease_answers_once(bus: Bus) -> None:
+    slow = python(FRAGILE, "sluggish", "25000", *bus.options())
+    try:
+        slow.wait_for(" ready: ")
+        with bus.client() as client:
+            reply = client.predict(load_images().images[:5], timeout=120)
+        assert slow.stop() == 0
+    finally:
+        slow.kill()
+
+    # The caller asks again after 20 s, under the same id: each time asked is one answer, and it sees one.
+    assert len(reply) == 5
+    assert len(read_all(bus, bus.replies)) == len(read_all(bus, bus.requests)) <= 2
+
+
+def test_a_message_that_kills_its_reader_is_set_aside_after_three_deaths(bus: Bus) -> None:
+    with transport(bus, bus.requests, bus.replies, f"{bus.requests}.dlt") as sender:
+        for number in range(20):
+            sender.publish(encode_request(load_images().images[:5], bus.requests, id=f"good-{number}"))
+        sender.publish(encode_request(np.full((1, 28, 28), 66, np.uint8), bus.requests, id="killer"))
+    deaths = 0
+    while True:
+        replier = python(FRAGILE, "killer", "66", *bus.options(), "--verbose")
+        try:
+            if died(replier):
+                deaths += 1
+                continue
+            replier.wait_for("dead letter: KILLER")
+            assert replier.stop() == 0
+            break
+        finally:
+            replier.kill()
+
+    assert deaths == 3
+    assert [letter.header("correlation_id") for letter in read_all(bus, f"{bus.requests}.dlt")] == ["killer"]
+    answered = {(reply.key or b"").decode() for reply in read_all(bus, bus.replies)}
+    assert answered == {f"good-{number}" for number in range(20)}
+    assert not [name for name in subscriptions(bus) if "suspect" in name]
+
+
+def died(replier: Program) -> bool:
+    """Wait until the killer did its work, or was set aside."""
+    try:
+        replier.wait_for("dead letter: KILLER")
+    except AssertionError:
+        return replier.wait() == -signal.SIGKILL
+    return False
+
+
+def test_what_was_received_and_not_committed_goes_to_the_next_member_at_once(bus: Bus) -> None:
+    with transport(bus, bus.requests) as first:
+        first.subscribe(bus.requests, "repliers")
+        first.publish(Message(bus.requests, b"1"))
+        assert len(first.receive(1, 30)) == 1
+
+    with transport(bus, bus.requests) as second:
+        second.subscribe(bus.requests, "repliers")
+        began = time.monotonic()
+        received = second.receive(1, 30)
+
+    assert [message.value for message in received] == [b"1"]
+    assert time.monotonic() - began < 8  # less than a lease
+
+
+def test_a_rewound_message_comes_again_in_its_order(bus: Bus) -> None:
+    with transport(bus, bus.requests) as member:
+        member.subscribe(bus.requests, "repliers")
+        for number in range(5):
+            member.publish(Message(bus.requests, b"%d" % number))
+        first: list[Message] = []
+        while len(first) < 5:
+            first += member.receive(5, 30)
+
+        member.rewind()
+
+        assert [message.value for message in member.receive(5, 1)] == [message.value for message in first]
+
+
+def test_dead_letters_are_sent_back(bus: Bus) -> None:
+    replier = bus.replier("--verbose")
+    with transport(bus, bus.requests) as sender:
+        sender.publish(Message(bus.requests, b"who sent this?"))
+    replier.wait_for("dead letter: NO_ID")
+
+    def replay(*options: str) -> Program:
+        program = bus.start("replier.py", "--replay-dlt", *options)
+        assert program.wait() == 0, program
+        return program
+
+    assert "would send 1 back" in replay("--dry-run").wait_for("would send")
+    assert "sent 0 back" in replay("--code", "KILLER").wait_for("sent 0")
+    assert "sent 1 back" in replay().wait_for("sent 1")
+    replier.wait_for("dead letter: NO_ID", times=2)
+    assert replier.stop() == 0
+
+
+# --- what does not fit, and what is wrong ------------------------------------------------------
+
+
+def test_a_reply_that_pubsub_does_not_take_becomes_an_error(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagebus.transports.pubsub_attributes.MAX_PUBLISH_BYTES", 200_000)
+    with transport(bus, bus.requests, bus.replies) as member:
+        member.subscribe(bus.requests, "repliers")
+        member.publish(Message(bus.requests, b"1"))
+        received = member.receive(1, 30)
+
+        with pytest.raises(CommitFailed, match="larger than Pub/Sub takes") as failed:
+            member.commit(received, [Message(bus.replies, bytes(200_000))])
+
+    assert failed.value.refused == (0,)
+
+
+def test_a_request_for_more_than_fits_is_answered_with_an_error(bus: Bus) -> None:
+    replier = bus.replier()
+
+    with bus.client() as client, pytest.raises(RequestFailed, match="COUNT"):
+        client.predict(np.zeros((1001, 28, 28), np.uint8))
+
+    assert replier.stop() == 0
+
+
+def test_exactly_once_is_refused(bus: Bus) -> None:
+    replier = bus.start("replier.py", "--guarantee", "exactly-once")
+
+    assert replier.wait() == 2
+    assert "--guarantee exactly-once: -c google has no transactions" in replier.wait_for("transactions")
+
+
+def test_a_subscription_that_is_deleted_ends_the_replier_with_one_line(bus: Bus) -> None:
+    replier = bus.replier()
+    clients = Clients(read_service_account(bus.config))
+    clients.delete_inbox(clients.subscription(f"{bus.requests}-repliers"))
+    clients.close()
+
+    with transport(bus, bus.requests) as sender:
+        sender.publish(encode_request(load_images().images[:5], bus.requests))
+    assert replier.wait() == 1, replier
+    assert "is not there any more" in replier.err[-1]
+
+
+def test_the_wrong_kind_of_file_is_told_in_one_line(bus: Bus, tmp_path: Path) -> None:
+    kafka = tmp_path / "kafka.config"
+    kafka.write_text("bootstrap.servers = localhost:9092\n")
+
+    for file, cloud, expected in (
+        (kafka, "google", "expected the service-account JSON for -c google"),
+        (bus.config, "kafka", "expected key = value lines for -c kafka"),
+    ):
+        program = python("requestor.py", "-f", file, "-c", cloud)
+        assert program.wait() == 2
+        assert len(program.err) == 1
+        assert expected in program.err[0]
+
+
+def test_an_emulator_that_is_not_there_is_told_in_one_line(
+    google_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:9")
+    account = read_service_account(google_config)
+    monkeypatch.setattr("imagebus.transports.pubsub_clients.CONNECT_SECONDS", 1.0)
+
+    with pytest.raises(ConnectionFailed, match=r"no answer from 127\.0\.0\.1:9 \(PUBSUB_EMULATOR_HOST\)"):
+        PubSubTransport(account, topics=["requests"])
+
+
+@pytest.mark.parametrize("topic", ["a", "1abc", "googtopic", "re quests", "x" * 300])
+def test_a_name_that_pubsub_does_not_take_is_told(bus: Bus, topic: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a topic"):
+        connect("google", bus.config, topics=[topic])
+
+
+def test_a_right_that_is_missing_is_named(bus: Bus) -> None:
+    import grpc
+
+    class Denied(grpc.RpcError):  # type: ignore[misc]  # the emulator denies nobody anything
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.PERMISSION_DENIED
+
+        def details(self) -> str:
+            return "User not\nauthorized"
+
+    clients = Clients(read_service_account(bus.config))
+
+    said = clients.translate(Denied(), "topic 'requests'", "pubsub.topics.publish")
+
+    clients.close()
+    assert isinstance(said, AccessDenied)
+    assert "lacks the right pubsub.topics.publish" in str(said)
+    assert "\n" not in str(said)
