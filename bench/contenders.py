@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,12 +44,12 @@ def bare(batch: int, ground: Ground, _: int) -> Figures:
     }
 
 
-def replier(ground: Ground, round_number: int) -> Figures:
+def replier(ground: Ground, round_number: int, program: Sequence[str] = ("replier.py",)) -> Figures:
     """`replier.py` on the whole backlog: every request must have its one right reply."""
-    topic = f"replier-{round_number}"
+    topic = f"{program[-1]}-{round_number}"
     open_topics(ground, topic)
-    command = replier_command(ground, REQUESTS, topic, group=topic)
-    served = serve_backlog(ground, topic, BACKLOG_LIMIT, *command)
+    _, *arguments = replier_command(ground, REQUESTS, topic, group=topic)
+    served = serve_backlog(ground, topic, BACKLOG_LIMIT, *program, *arguments)
     outcome = served.outcome
     return served.figures | {
         "lost": ground.packages - outcome.distinct,
@@ -92,6 +92,7 @@ CONTENDERS: dict[str, Contender] = {
     "bare-100": partial(bare, 100),
     "bare-5": partial(bare, PACKAGE),
     "replier": replier,
+    "careless": partial(replier, program=("-m", "bench.careless")),
     "keras-loop": keras_loop,
     "echo-alone": echo_alone,
     "replier-alone": replier_alone,

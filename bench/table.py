@@ -14,6 +14,7 @@ _NAMES = {
     "bare-100": "ONNX Runtime alone, batches of 100",
     "bare-5": "ONNX Runtime alone, batches of 5",
     "replier": "**replier.py**",
+    "careless": "the same loop, sending and committing in the background",
     "keras-loop": "loop with Keras `predict`",
     "echo": "echo without a model",
 }
@@ -44,6 +45,7 @@ def with_ratios(rounds: Rounds) -> dict[str, list[Figures]]:
         relate("images_of_bare", name, "bare-100", "images_per_s")
         relate("cpu_of_bare", name, "bare-100", "cpu_ms_per_1000")
     relate("images_of_keras_loop", "replier", "keras-loop", "images_per_s")
+    relate("images_of_careless", "replier", "careless", "images_per_s")
     for figure in ("p50_ms", "p99_ms"):
         relate(f"{figure[:3]}_of_echo", "replier-alone", "echo-alone", figure)
     return related
@@ -72,11 +74,11 @@ def render(rounds: Rounds) -> str:
     for name, title in _NAMES.items():
         measured = [rounds[each] for each in (name, _ALONE.get(name, "")) if each in rounds]
         if measured:
-            rows.append([title, *(_cell(measured, figure, form) for _, figure, form in _COLUMNS)])
-    return "\n".join([*_markdown(["", *(title for title, _, _ in _COLUMNS)], rows), "", *_notes(rounds)])
+            rows.append([title, *(cell(measured, figure, form) for _, figure, form in _COLUMNS)])
+    return "\n".join([*markdown(["", *(title for title, _, _ in _COLUMNS)], rows), "", *_notes(rounds)])
 
 
-def _cell(measured: Iterable[Sequence[Figures]], figure: str, form: str) -> str:
+def cell(measured: Iterable[Sequence[Figures]], figure: str, form: str) -> str:
     """`median ±n%`, where n is half the way from the lowest to the highest round."""
     values = [figures[figure] for each in measured for figures in each if figure in figures]
     if not values:
@@ -104,13 +106,17 @@ def _notes(rounds: Rounds) -> list[str]:
     if served and "images_of_keras_loop" in served[0]:
         times = median("replier", "images_of_keras_loop")
         lines.append(f"- {times:,.0f} times the images per second of the loop with Keras `predict`")
+    if served and "images_of_careless" in served[0]:
+        share = median("replier", "images_of_careless")
+        lines.append(f"- {share:.3f} of the images per second of the same loop without a guarantee")
     if "p50_of_echo" in rounds.get("replier-alone", [{}])[0]:
         p50, p99 = (median("replier-alone", f"{p}_of_echo") for p in ("p50", "p99"))
         lines.append(f"- one package at a time: p50 {p50:.2f} times the echo's, p99 {p99:.2f} times")
     return lines
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
