@@ -9,8 +9,11 @@ import itertools
 import signal
 import struct
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import orjson
@@ -23,6 +26,7 @@ from imagebus.broker import EmbeddedBroker
 from imagebus.config import read_settings
 from imagebus.messages import encode_request
 from imagebus.transports.kafka import KafkaTransport
+from imagebus.transports.kafka_delivery import ExactlyOnce
 
 from .buses import Bus, records
 from .programs import Program, python
@@ -266,6 +270,49 @@ def hanging(broker: EmbeddedBroker, topic: str) -> int:
         return sum(answer.result().offset for answer in answers)
 
     return total(IsolationLevel.READ_UNCOMMITTED) - total(IsolationLevel.READ_COMMITTED)
+
+
+def test_a_transaction_whose_offsets_are_never_added_is_aborted_and_its_batch_answered_once(
+    bus: Bus, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck:
+        """A producer as librdkafka's is when the group's coordinator went away (its issue 5456)."""
+
+        def __init__(self, producer: Producer) -> None:
+            self._producer = producer
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._producer, name)
+
+        def send_offsets_to_transaction(self, *_: object) -> None:
+            threading.Event().wait()
+
+    monkeypatch.setattr("imagebus.transports.kafka_delivery.ADDING_SECONDS", 1.0)
+    settings = read_settings(bus.config)
+    topics = [bus.requests, bus.replies]
+    with KafkaTransport(settings, topics=topics, partitions=1, transactional_id="stuck") as member:
+        delivery = member._delivery
+        assert isinstance(delivery, ExactlyOnce)
+        delivery._producer = cast(Producer, Stuck(delivery._producer))
+        member.subscribe(bus.requests, "repliers")
+        member.publish(Message(bus.requests, b"request"))
+        received = receive_one(member)
+        with pytest.raises(CommitFailed, match="were not added in time"):
+            member.commit(received, [Message(bus.replies, b"reply")])
+        member.rewind()
+
+        again = receive_one(member)
+        member.commit(again, [Message(bus.replies, b"reply")])
+
+    assert [message.value for message in again] == [b"request"]
+    assert [value for _, value in records(broker, bus.replies)] == [b"reply"]
+
+
+def receive_one(member: KafkaTransport) -> list[Message]:
+    deadline = time.monotonic() + SECONDS
+    while not (received := member.receive(1, 0.2)):
+        assert time.monotonic() < deadline
+    return received
 
 
 def test_of_two_repliers_with_one_name_the_older_is_told_what_to_change(bus: Bus) -> None:

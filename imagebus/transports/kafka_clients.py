@@ -55,6 +55,10 @@ _PRODUCER = {
     "message.timeout.ms": "30000",
     "allow.auto.create.topics": "false",
 }
+# A replier that is killed in a transaction and does not come back under its name keeps the readers of its
+# replies waiting for so long. Not less: a broker that is killed is replaced within 13 s, and a transaction that
+# has waited for that is still good.
+_TRANSACTIONS = {"transaction.timeout.ms": "20000", "message.timeout.ms": "20000"}
 _CONSUMER = {
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
@@ -119,9 +123,14 @@ class Clients:
         admin: AdminClient = self._make(AdminClient)
         return admin
 
-    def producer(self, fixed: Mapping[str, str] = _NOTHING) -> Producer:
-        """A producer; `fixed` are settings that the file cannot change. It connects in the background."""
-        producer: Producer = self._make(Producer, _PRODUCER, fixed)
+    def producer(self, transactional_id: str | None = None) -> Producer:
+        """A producer. It connects in the background."""
+        producer: Producer
+        if transactional_id is None:
+            producer = self._make(Producer, _PRODUCER)
+        else:
+            defaults = {**_PRODUCER, **_TRANSACTIONS}
+            producer = self._make(Producer, defaults, {"transactional.id": transactional_id})
         return producer
 
     def consumer(self, group: str) -> Consumer:
@@ -145,7 +154,10 @@ class Clients:
         defaults: Mapping[str, str] = _NOTHING,
         fixed: Mapping[str, str] = _NOTHING,
     ) -> Any:
-        """A client of librdkafka, which checks every setting of the file, whichever kind it is for."""
+        """A client of librdkafka, which checks every setting of the file, whichever kind it is for.
+
+        The file cannot change what is `fixed`.
+        """
         theirs = self.settings
         for key in _OBJECTS & theirs.keys():
             raise ConfigError(f"{theirs.where(key)}: {key} is for programs: a file cannot set it")
@@ -203,7 +215,8 @@ class Clients:
         if code in HOPELESS:
             self.note(ConnectionFailed(self._why_refused(error)))
         elif error.fatal():
-            self.note(translate(error, servers))
+            # The client's next call says it, unless it was thrown away and nobody has a call for it.
+            log.debug("a client is of no use any more: %s", error.str())
         elif code == KafkaError._ALL_BROKERS_DOWN and time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + DOWN_SECONDS
             log.warning("no broker answers at %s; trying again", servers)

@@ -7,23 +7,25 @@ consumer. Exactly once: messages and offsets are one transaction.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import Future
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as Record
 
 from imagebus.errors import CommitFailed, TooLarge
 from imagebus.messages import Message
-from imagebus.transports.kafka_clients import Clients, is_too_large, raise_translated, translate
+from imagebus.transports.kafka_clients import DENIED, Clients, is_too_large, raise_translated, translate
 
 log = logging.getLogger(__name__)
 
 CONFIRM_SECONDS = 35.0  # message.timeout.ms and a little: by then each message is confirmed or given up
 TRANSACTION_SECONDS = 20.0  # for each step; a killed coordinator or partition leader is replaced within 13 s
+ADDING_SECONDS = 15.0  # for the offsets: a group's coordinator that is killed is replaced sooner
 CLOSE_SECONDS = 10.0
 
 HURRY_SECONDS = (
@@ -145,11 +147,10 @@ class AtLeastOnce:
 class ExactlyOnce:
     """One transaction a batch, under a `transactional_id` that only one live replier may have.
 
-    Steps, and what a failure in them means (librdkafka says which):
-    retriable: the same call again; requires abort: abort, and the batch comes again; fatal: another
-    replier took the id over, or the state is unknown to the client. After anything else, a time-out above
-    all, nobody can tell whether the brokers did it: the producer is thrown away, and a new one makes the
-    brokers finish what is open before it starts.
+    What a failure of a step means, librdkafka says. Retriable: the same call again. Fatal: another replier
+    took the id over, or the state is unknown to the client. Anything else, a time-out above all: nobody can
+    tell what the brokers did or still do, so the producer is thrown away, a new one takes over, and the batch
+    comes again.
     """
 
     commits_offsets = True
@@ -157,15 +158,16 @@ class ExactlyOnce:
     def __init__(self, clients: Clients, transactional_id: str) -> None:
         self._clients = clients
         self._id = transactional_id
-        self._is_fenced = False
-        self._producer = self._new_producer()
-
-    def _new_producer(self) -> Producer:
-        producer = self._clients.producer({"transactional.id": self._id})
+        self._is_useless = False
         try:
-            self._retry(lambda: producer.init_transactions(TRANSACTION_SECONDS))
+            self._producer = self._new_producer()
         except KafkaException as error:
             raise_translated(error, f"starting transactions as {self._id!r}")
+
+    def _new_producer(self) -> Producer:
+        """One that has made the brokers finish, one way or the other, what the last one of this id left open."""
+        producer = self._clients.producer(self._id)
+        self._retry(lambda: producer.init_transactions(TRANSACTION_SECONDS))
         return producer
 
     def deliver(
@@ -173,7 +175,7 @@ class ExactlyOnce:
         outgoing: Sequence[Message],
         ends: Sequence[TopicPartition],
         consumer: Consumer,
-        _hurry: Hurry,
+        hurry: Hurry,
         /,
     ) -> None:
         """See `Delivery.deliver`.
@@ -189,28 +191,43 @@ class ExactlyOnce:
                 batch.check()
             if ends:
                 member = consumer.consumer_group_metadata()
-                self._retry(
-                    lambda: producer.send_offsets_to_transaction(list(ends), member, TRANSACTION_SECONDS)
-                )
+                add = partial(producer.send_offsets_to_transaction, list(ends), member, TRANSACTION_SECONDS)
+                # librdkafka heeds no time limit here when the group's coordinator is away (its issue 5456).
+                _within(ADDING_SECONDS, partial(self._retry, add))
             self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
         except KafkaException as error:
-            self._give_up(error)
+            self._give_up(error, hurry)
+        except TimeoutError:
+            self._start_anew("its offsets were not added in time", hurry)
 
-    def _give_up(self, error: KafkaException) -> None:
+    def _give_up(self, error: KafkaException, hurry: Hurry) -> None:
         """Leave the transaction behind and raise: `CommitFailed`, or what makes going on pointless."""
         reason: KafkaError = error.args[0]
-        if reason.fatal():
-            self._is_fenced = True
+        if reason.fatal() or reason.code() in DENIED:
+            self._is_useless = True
             raise translate(reason, "in a transaction") from error
-        aborted = False
-        if reason.txn_requires_abort():
-            with suppress(KafkaException):
-                self._retry(lambda: self._producer.abort_transaction(TRANSACTION_SECONDS))
-                aborted = True
-        if not aborted:
-            log.warning("a transaction ended in doubt (%s): starting anew", reason.str())
-            self._producer = self._new_producer()
-        raise CommitFailed(f"the transaction was not committed: {reason.str()}") from error
+        self._start_anew(reason.str(), hurry)
+
+    def _start_anew(self, reason: str, hurry: Hurry) -> NoReturn:
+        """Replace the producer, and raise `CommitFailed`.
+
+        The new one makes the brokers decide what becomes of the transaction; before that the committed
+        offsets may not be asked for, since what is read again could still be committed. And it gets a new
+        epoch, so that a message that is late is refused: after an abort alone it would become part of the
+        next transaction (KIP-890).
+        """
+        log.warning("a transaction failed (%s): starting anew", reason)
+        while True:
+            try:
+                self._producer = self._new_producer()
+                break
+            except KafkaException as error:
+                why: KafkaError = error.args[0]
+                if why.fatal() or why.code() in DENIED or hurry() is not None:
+                    self._is_useless = True
+                    raise translate(why, f"starting transactions as {self._id!r}") from error
+                log.warning("no transactions as %r yet: %s; trying again", self._id, why.str())
+        raise CommitFailed(f"the transaction was not committed: {reason}")
 
     def _retry(self, call: Callable[[], T]) -> T:
         """Call again while librdkafka says that the same call may succeed, up to a deadline."""
@@ -225,5 +242,20 @@ class ExactlyOnce:
 
     def close(self) -> None:
         """See `Delivery.close`. An open transaction is aborted by the brokers when its time is over."""
-        if not self._is_fenced:  # else there is nothing to send any more, and a flush would raise
+        if not self._is_useless:  # else there is nothing to send any more, and a flush would raise
             self._producer.flush(CLOSE_SECONDS)
+
+
+def _within(seconds: float, call: Callable[[], None]) -> None:
+    """Call; raises `TimeoutError` when it does not return in time, and leaves it to itself then."""
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+            outcome.set_result(None)
+        except BaseException as error:  # for whoever waits
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="imagebus-transaction", daemon=True).start()
+    outcome.result(seconds)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+
+from imagebus import cli
 
 from . import faults
 from .ledger import HEADING
@@ -21,6 +24,8 @@ ALL = (
     (faults.leader_frozen, ()),
     (faults.two_of_three_brokers_killed, ()),
     (faults.all_brokers_killed, ()),
+    (faults.requestor_killed_and_restarted, ()),
+    (faults.backlog_at_ten_times_the_speed, ()),
 )
 
 
@@ -29,6 +34,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="faults to run; all by default")
     names = set(parser.parse_args().names)
+    cli.configure_logging(verbose=False)
+    logging.getLogger("imagebus.transports").setLevel(
+        logging.ERROR
+    )  # what the faults do to the load is no news
     broken = 0
     print(HEADING, flush=True)
     with Rig() as rig:

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import random
 import signal
+import tempfile
 import time
+
+import orjson
+
+from bench.measure import resident_mb
 
 from .fragile import POINTS
 from .rig import Scene
@@ -21,9 +26,8 @@ def repliers_killed_at_every_point(scene: Scene, kills: int = 52) -> None:
     dice = random.Random(1)
     points = [point for point in POINTS if point != "after-confirmation" or not scene.exactly_once]
     for number in range(kills):
-        fragile = scene.replier(
-            points[number % len(points)], str(dice.randrange(1, 6)), module="tests.faults.fragile"
-        )
+        point, batch = points[number % len(points)], str(dice.randrange(1, 6))
+        fragile = scene.replier(point, batch, module="tests.faults.fragile", name="fragile")
         scene.gone(fragile)
         assert fragile.wait() == -signal.SIGKILL, fragile
         scene.interruptions += 2  # its own batches, and those of the neighbour whose partitions it took
@@ -124,3 +128,41 @@ def all_brokers_killed(scene: Scene) -> None:
     scene.brokers.restart(0, 1, 2)
     scene.interruptions += 2
     scene.load.wait_for_answers(SETTLE)
+
+
+def requestor_killed_and_restarted(scene: Scene, kills: int = 8) -> None:
+    """SIGKILL with packages open: the next run asks for them again, and each is shown once."""
+    scene.begin()
+    dice = random.Random(3)
+    with tempfile.TemporaryDirectory(prefix="imagebus-state-") as state:
+        for number in range(kills + 1):
+            last = number == kills
+            count = "20" if last else "0"
+            requestor = scene.requestor("--state", state, "--json", "--interval", "0.005", "--count", count)
+            if last:
+                if status := requestor.wait():
+                    scene.problems.append(f"the last requestor ended with {status} instead of 0")
+            else:
+                requestor.wait_for('"predictions"', times=dice.randrange(20, 200))
+                requestor.send(signal.SIGKILL)
+                requestor.wait()
+            lines = [line for line in requestor.out if line.endswith("\n")]  # a kill may cut one in two
+            scene.load.note_shown(orjson.loads(line)["id"] for line in lines)
+
+
+def backlog_at_ten_times_the_speed(scene: Scene, packages: int = 8000) -> None:
+    """Requests come ten times as fast as they are answered: the replier's memory stays flat, nothing is dropped."""
+    replier = scene.replier("sluggish", "200", module="tests.faults.fragile")  # 32 packages in 200 ms
+    replier.wait_for(" ready: ")
+    scene.load.send_at(10 * 32 / 0.2)
+    scene.load.start()
+    scene.load.wait_for_requests(packages)
+    scene.load.send_at(10)
+    resident = []
+    while scene.load.client.in_flight > SETTLE:
+        resident.append(resident_mb(replier.pid)[0])
+        scene.load.wait_for_answers(1)
+        time.sleep(1)
+    low, high = min(resident), max(resident)
+    if high > 1.1 * low:
+        scene.problems.append(f"the replier's memory went from {low:.0f} to {high:.0f} MB")

@@ -121,6 +121,10 @@ def judge(
         [id for id in ledger.confirmed if not ledger.outcomes[id]],
     )
     check(
+        "I1 confirmed and not answered with predictions",
+        [f"{id}: {seen}" for id, seen in ledger.outcomes.items() if "answered" not in seen],
+    )
+    check(
         "I2 more than one outcome at the caller",
         [id for id, seen in ledger.outcomes.items() if len(seen) > 1],
     )
@@ -131,7 +135,7 @@ def judge(
     check("I5 answers that the model would not give", ledger.wrong)
     check("I6 committed before there was an outcome", committed_too_early(ledger, asked, answers, letters))
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     for topic in (requests, replies):
         numbers = sorted(admin.list_topics(topic, SECONDS).topics[topic].partitions)
         stable = ends(admin, topic, numbers, IsolationLevel.READ_COMMITTED)

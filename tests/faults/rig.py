@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -86,11 +86,11 @@ class Load:
             thread.start()
 
     def _send(self) -> None:
-        begin = time.monotonic()
+        due = time.monotonic()
         for number in itertools.count():
-            due = begin + number * self._pause
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
+            due += self._pause
             images, _ = self._rig.sample.package(number, 5)
             id = str(uuid.uuid4())
             future = self.client.submit(images, id=id)
@@ -112,7 +112,7 @@ class Load:
 
     def _sample(self) -> None:
         """Write down what the group has committed, each second."""
-        admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap})
+        admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap, "log_level": 0})
         while not self._stop.wait(SAMPLE_SECONDS):
             try:
                 offsets = committed_offsets(admin, GROUP, self.requests)
@@ -120,17 +120,38 @@ class Load:
                 continue
             self.ledger.committed.append((round(time.time() * 1000), offsets))
 
+    def send_at(self, rate: float) -> None:
+        """From now on so many packages a second, or as many as the client can send."""
+        self._pause = 1 / rate
+
     def wait_for_answers(self, count: int) -> None:
         """Wait until so many more answers came."""
         wanted = len(self.ledger.answered_at) + count
         deadline = time.monotonic() + PATIENCE
         while len(self.ledger.answered_at) < wanted:
+            self._rig.brokers.check()  # those that the fault did not kill
             assert time.monotonic() < deadline, f"{len(self.ledger.answered_at)} answers came, not {wanted}"
             time.sleep(0.02)
 
+    def wait_for_requests(self, count: int) -> None:
+        """Wait until so many were sent in all."""
+        deadline = time.monotonic() + PATIENCE
+        while len(self.ledger.sent) < count:
+            assert time.monotonic() < deadline, f"{len(self.ledger.sent)} requests were sent, not {count}"
+            time.sleep(0.02)
+
+    def note_shown(self, ids: Iterable[str]) -> None:
+        """What a requestor of its own process showed as answered."""
+        now = time.monotonic()
+        with self.ledger.lock:
+            for id in ids:
+                self.ledger.sent.setdefault(id, now)
+                self.ledger.confirmed.setdefault(id, now)
+                self.ledger.outcomes[id].append("answered")
+
     def wait_until_all_is_committed(self) -> None:
         """Wait until the group has committed every request, those that were asked twice included."""
-        admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap})
+        admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap, "log_level": 0})
         numbers = sorted(admin.list_topics(self.requests).topics[self.requests].partitions)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -209,26 +230,23 @@ class Scene:
         self.interruptions = 0
         self.problems: list[str] = []
         self.exactly_once = "exactly-once" in options
-        self._config = rig.config
+        self._bus = ("-f", rig.config, "-t1", load.requests, "-t2", load.replies)
         self._options = options
         self._names = itertools.count()
         self._gone: list[Program] = []
 
-    def replier(self, *options: str, module: str = "replier.py") -> Program:
-        """Start a replier, or a module that acts as one."""
-        bus: list[str | Path] = [
-            "-f",
-            self._config,
-            "-t1",
-            self.load.requests,
-            "-t2",
-            self.load.replies,
-            "--group",
-            GROUP,
-        ]
-        name = f"{self.load.requests}-{next(self._names)}"
-        program = python(module, *options, *bus, "--name", name, *self._options)
+    def replier(self, *options: str, module: str = "replier.py", name: str = "") -> Program:
+        """Start a replier, or a module that acts as one; under a name of its own, or that of one that ended."""
+        name = f"{self.load.requests}-{name or next(self._names)}"
+        serving = ("--group", GROUP, "--name", name, *self._options)
+        program = python(module, *options, *self._bus, *serving)
         self.repliers.append(program)
+        return program
+
+    def requestor(self, *options: str) -> Program:
+        """Start a requestor beside the load."""
+        program = python("requestor.py", *self._bus, *options)
+        self._gone.append(program)
         return program
 
     def begin(self, repliers: int = 1, *options: str) -> None:
