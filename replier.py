@@ -80,6 +80,7 @@ def options() -> argparse.Namespace:
 def main() -> int:
     args = options()
     cli.configure_logging(verbose=args.verbose)
+    imagebus.give_back_large_blocks()
 
     dead_letter_topic = f"{args.requests}.dlt"
     if args.replies in (args.requests, dead_letter_topic):

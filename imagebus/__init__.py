@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from imagebus.images import ImageSet, load_images
+    from imagebus.memory import give_back_large_blocks
     from imagebus.messages import Message, Model, Prediction, Reply
     from imagebus.metrics import serve_metrics
     from imagebus.replay import replay_dead_letters
@@ -62,6 +63,7 @@ _HOMES = {
         "TransportError",
     ],
     "imagebus.images": ["ImageSet", "load_images"],
+    "imagebus.memory": ["give_back_large_blocks"],
     "imagebus.messages": ["Message", "Model", "Prediction", "Reply"],
     "imagebus.metrics": ["serve_metrics"],
     "imagebus.replay": ["replay_dead_letters"],
@@ -103,6 +105,7 @@ __all__ = [
     "Worker",
     "connect",
     "fill",
+    "give_back_large_blocks",
     "load_images",
     "replay_dead_letters",
     "serve_metrics",

@@ -56,6 +56,7 @@ DEAD_LETTER_CUT = "dead_letter_cut"
 _DEAD_LETTER_REASON = frozenset(
     {DEAD_LETTER_CODE, DEAD_LETTER_CUT, "kafka_dlt-exception-fqcn", "kafka_dlt-exception-message"}
 )
+_BEGINS_AN_OBJECT = re.compile(rb"[ \t\r\n]*\{")  # in JSON's own white space
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"[0-9a-f-]{1,64}")
 
@@ -309,7 +310,7 @@ def _id_in_body(message: Message, sha256: str) -> str | None:
         body = read_json(message.value)
     except orjson.JSONDecodeError:
         return None
-    id = body.get("id") if isinstance(body, dict) else None
+    id = body.get("id")
     return id if isinstance(id, str) else None
 
 
@@ -319,20 +320,23 @@ def check_size(value: bytes) -> None:
         raise BadMessage(ErrorCode.TOO_LARGE, f"a value has at most {MAX_BYTES} bytes")
 
 
-def read_json(value: bytes) -> Any:
-    """What a JSON text says.
+def read_json(value: bytes) -> dict[str, Any]:
+    """What a JSON text says that is an object.
 
     Raises `BadMessage` (`TOO_LARGE`) before parsing it would take too much memory, and
-    `orjson.JSONDecodeError`.
+    `orjson.JSONDecodeError`, for what is no object without parsing it at all.
     """
     check_size(value)
+    if _BEGINS_AN_OBJECT.match(value) is None:
+        raise orjson.JSONDecodeError("not an object", "", 0)
     parts = value.count(b",") + value.count(b"[")
     if parts > MAX_JSON_PARTS or value.count(b"{") > MAX_JSON_OBJECTS:
         raise BadMessage(
             ErrorCode.TOO_LARGE,
             f"a JSON value has at most {MAX_JSON_PARTS} parts and {MAX_JSON_OBJECTS} objects",
         )
-    return orjson.loads(value)
+    body: dict[str, Any] = orjson.loads(value)
+    return body
 
 
 def _integer(text: str | None) -> int | None:
