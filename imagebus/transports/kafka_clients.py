@@ -73,8 +73,8 @@ _CONSUMER = {
     # keeps the whole group waiting for a session.
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "2000",
-    # 16 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
-    "queued.max.messages.kbytes": "16384",
+    # 8 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
+    "queued.max.messages.kbytes": "8192",
     "allow.auto.create.topics": "false",
 }
 _CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
