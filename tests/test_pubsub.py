@@ -140,7 +140,7 @@ def test_a_requestors_subscription_is_gone_with_it_and_the_repliers_stays(bus: B
 def test_every_package_is_answered_once_whatever_is_killed_or_cut(
     bus: Bus, emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    packages = 1000
+    packages = 5000
     sample = load_images()
     model = OnnxClassifier(ROOT / "models" / "fashion.onnx")
     labels = [model.labels[index] for index in model.predict(sample.images).argmax(axis=1)]
@@ -152,10 +152,10 @@ def test_every_package_is_answered_once_whatever_is_killed_or_cut(
             for number in range(packages):
                 id = str(uuid.uuid4())
                 futures[id] = number, client.submit(sample.package(number, 5)[0], id=id)
-                if number in (200, 500, 800):
+                if number in (1000, 2500, 4000):
                     replier.kill()
                     replier = bus.replier()
-                if number in (350, 650):
+                if number in (1750, 3250):
                     cable.cut()
                 time.sleep(0.002)
             wrong = 0

@@ -82,6 +82,7 @@ class PubSubTransport(Transport):
         self._in_hand: dict[str, Message] = {}  # returned by `receive` and not committed, in their order
         self._failure: TransportError | None = None
         self._closed = threading.Event()
+        self._source: Source
         self._intake: Intake | None = None
         self._keeper: threading.Thread | None = None  # of a group's leases
 
@@ -102,15 +103,14 @@ class PubSubTransport(Transport):
             )
             self._keeper = threading.Thread(target=self._keep_leases, name="imagebus-leases", daemon=True)
             self._keeper.start()
-        self._intake = Intake(self._source(), self._arrive, self._note, self._translate)
-        if on_assigned is not None:
-            on_assigned([0])  # as one partition, which all members share
-
-    def _source(self) -> Source:
         stream = not self._clients.is_emulator if self._stream is None else self._stream
         if stream:
-            return Stream(self._clients, self._subscription, self._leases.seconds)
-        return Questions(self._clients, self._subscription, lambda: len(self._leases))
+            self._source = Stream(self._clients, self._subscription, self._leases.seconds)
+        else:
+            self._source = Questions(self._clients, self._subscription, lambda: len(self._leases))
+        self._intake = Intake(self._source, self._arrive, self._note, self._translate)
+        if on_assigned is not None:
+            on_assigned([0])  # as one partition, which all members share
 
     def _translate(self, error: Any) -> TransportError:
         return self._clients.translate(error, self._subscription, "pubsub.subscriptions.consume")
@@ -137,7 +137,10 @@ class PubSubTransport(Transport):
         allowed = limit if attempt == 1 else min(limit, FEW) if attempt == 2 else 1
         taken: list[Message] = []
         while self._waiting and len(taken) < allowed and self._waiting[0].attempt == attempt:
-            taken.append(self._waiting.popleft())
+            message = self._waiting.popleft()
+            # After a freeze or a cut it may be with another member.
+            if self._requestor is not None or self._leases.keep(message.receipt):
+                taken.append(message)
         return taken
 
     def _is_killer(self, message: Message) -> bool:
@@ -173,21 +176,23 @@ class PubSubTransport(Transport):
             elif taken is Taken.NEW:
                 attempt = min(max(1, each.delivery_attempt), 3)
                 new.append(from_pubsub(message, self._topic, attempt))
-        if done:
-            assert self._intake is not None
-            self._intake.source.acknowledge(done)
         if new:
             with self._arrived:
                 self._waiting.extend(new)
                 self._arrived.notify_all()
+        if done:
+            self._source.acknowledge(done)
 
     def _keep_leases(self) -> None:
         """Extend the leases of all that is in hand, in good time before they end."""
         while not self._closed.wait(self._leases.seconds() / 3):
             for ack_ids in in_parts(self._leases.ack_ids(), ACK_IDS):
-                self._modify_leases(ack_ids, self._leases.seconds())
+                seconds = self._leases.seconds()
+                if self._modify_leases(ack_ids, seconds):
+                    self._leases.extended(ack_ids, seconds)
 
-    def _modify_leases(self, ack_ids: Sequence[str], seconds: int) -> None:
+    def _modify_leases(self, ack_ids: Sequence[str], seconds: int) -> bool:
+        """Whether Pub/Sub agreed."""
         request = ModifyAckDeadlineRequest(
             subscription=self._subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds
         )
@@ -197,10 +202,12 @@ class PubSubTransport(Transport):
                 timeout=ACK_SECONDS,
                 metadata=[("x-goog-request-params", f"subscription={self._subscription}")],
             )
-        except grpc.RpcError as error:  # they come again
+        except grpc.RpcError as error:
             log.debug("%d leases were not changed: %s", len(ack_ids), error.details())
+            return False
         except ValueError:  # the channel was closed meanwhile
-            pass
+            return False
+        return True
 
     # --- sending -------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Source(Protocol):
         ...
 
     def acknowledge(self, ack_ids: list[str]) -> None:
-        """In the background, without a result."""
+        """For a message whose acknowledgement may be lost; called from inside `receive`."""
         ...
 
     def stop(self) -> None:
@@ -134,7 +134,7 @@ class Questions:
     def acknowledge(self, ack_ids: list[str]) -> None:
         """See `Source.acknowledge`."""
         request = AcknowledgeRequest(subscription=self._subscription, ack_ids=ack_ids)
-        self._clients.acknowledge.future(request, timeout=ASK_SECONDS)
+        self._clients.acknowledge(request, timeout=ASK_SECONDS)
 
     def stop(self) -> None:
         """See `Source.stop`."""
@@ -154,7 +154,7 @@ class Intake:
         failed: Callable[[TransportError], None],
         translate: Callable[[Any], TransportError],
     ) -> None:
-        self.source = source
+        self._source = source
         self._arrived = arrived
         self._failed = failed
         self._translate = translate
@@ -167,7 +167,7 @@ class Intake:
         quiet_until = 0.0  # time.monotonic()
         while not self._closed.is_set():
             try:
-                for received in self.source.receive():
+                for received in self._source.receive():
                     pause = PAUSE_SECONDS[0]
                     self._arrived(received)
             except grpc.RpcError as error:
@@ -188,5 +188,5 @@ class Intake:
     def close(self, seconds: float) -> None:
         """Take nothing more; waits so long at most for what is just coming."""
         self._closed.set()
-        self.source.stop()
+        self._source.stop()
         self._thread.join(seconds)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum, auto
 
 SHORTEST = 10  # seconds of a lease: the least that Pub/Sub gives
@@ -28,12 +29,21 @@ class Taken(Enum):
     ANSWERED = auto()  # its outcome exists: only the acknowledgement was lost
 
 
+@dataclass(slots=True)
+class _Lease:
+    """Times are `time.monotonic()`."""
+
+    ack_id: str
+    since: float  # when the message came for the first time
+    until: float
+
+
 class Leases:
     """The messages in hand by their ids. Any thread may call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, tuple[str, float]] = {}  # ack id, and since when: time.monotonic()
+        self._held: dict[str, _Lease] = {}
         self._answered: OrderedDict[str, None] = OrderedDict()
         self._in_hand = 0.0  # seconds, about the longest of late
 
@@ -42,9 +52,31 @@ class Leases:
         with self._lock:
             if id in self._answered:
                 return Taken.ANSWERED
-            known = id in self._held
-            self._held[id] = (ack_id, self._held[id][1] if known else time.monotonic())
-            return Taken.KNOWN if known else Taken.NEW
+            now = time.monotonic()
+            lease = self._held.get(id)
+            if lease is not None:
+                lease.ack_id, lease.until = ack_id, now + SHORTEST
+                return Taken.KNOWN
+            self._held[id] = _Lease(ack_id, now, now + SHORTEST)
+            return Taken.NEW
+
+    def keep(self, id: str) -> bool:
+        """Whether a message that waits is still ours; else it is forgotten, and somebody may have it already."""
+        with self._lock:
+            lease = self._held.get(id)
+            if lease is not None and time.monotonic() < lease.until:
+                return True
+            self._held.pop(id, None)
+            return False
+
+    def extended(self, ack_ids: Iterable[str], seconds: float) -> None:
+        """Pub/Sub agreed to leases of so many seconds from now on, or a little more."""
+        until = time.monotonic() + seconds
+        extended = set(ack_ids)
+        with self._lock:
+            for lease in self._held.values():
+                if lease.ack_id in extended:
+                    lease.until = until
 
     def answered(self, ids: Iterable[str]) -> list[str]:
         """Their outcomes exist: the ack ids to acknowledge."""
@@ -52,11 +84,11 @@ class Leases:
         now = time.monotonic()
         with self._lock:
             for id in ids:
-                ack_id, since = self._held.pop(id, ("", now))
                 self._answered[id] = None
-                self._in_hand = max(self._in_hand * _FORGETTING, now - since)
-                if ack_id:
-                    ack_ids.append(ack_id)
+                lease = self._held.pop(id, None)
+                if lease is not None:
+                    self._in_hand = max(self._in_hand * _FORGETTING, now - lease.since)
+                    ack_ids.append(lease.ack_id)
             while len(self._answered) > REMEMBERED:
                 self._answered.popitem(last=False)
         return ack_ids
@@ -67,7 +99,7 @@ class Leases:
     def ack_ids(self) -> list[str]:
         """Of all that is in hand."""
         with self._lock:
-            return [ack_id for ack_id, _ in self._held.values()]
+            return [lease.ack_id for lease in self._held.values()]
 
     def seconds(self) -> int:
         """For how long to ask, by how long messages were in hand of late: twice that."""
