@@ -23,6 +23,7 @@ from requests.exceptions import ProxyError, RequestException, Timeout
 from imagebus.errors import ConnectionFailed
 from imagebus.service_account import ServiceAccount, is_loopback
 
+SCOPES = ("https://www.googleapis.com/auth/pubsub",)  # what a token is for
 LIMIT_SECONDS = 10.0  # for a token, tries after an error 5xx included; Google's server takes 0.2
 MAX_BYTES = 64 * 1024  # of an answer; a token's is 1 kB
 MAX_REASON = 200  # characters of what the server has to say
@@ -70,8 +71,8 @@ class Login(Credentials):
             )
 
 
-def login(account: ServiceAccount, scopes: Sequence[str]) -> Login:
-    """The credentials of an account, still without a token."""
+def google_credentials(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Login:
+    """google-auth's credentials, still without a token. Whoever uses them asks for one when it is needed."""
     made = Login(  # type: ignore[no-untyped-call]  # it has google-auth's constructor
         account.signer,
         service_account_email=account.client_email,
@@ -82,6 +83,18 @@ def login(account: ServiceAccount, scopes: Sequence[str]) -> Login:
     )
     made.account = account
     return made
+
+
+def fetch_token(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Login:
+    """Credentials with a token that the account's `token_uri` has just given for a signed assertion.
+
+    Blocks for at most `LIMIT_SECONDS`, and one more. Raises `ConnectionFailed`, one line with
+    file, server and reason, when no token comes. Outside of Google's own universe there is nobody to ask:
+    the token is signed here.
+    """
+    credentials = google_credentials(account, scopes)
+    credentials.refresh(None)
+    return credentials
 
 
 def one_line(text: str) -> str:

@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,8 @@ from imagebus.errors import ConfigError
 if TYPE_CHECKING:
     from google.auth.crypt import RSASigner
 
-    from imagebus.google_login import Login
-
 log = logging.getLogger(__name__)
 
-SCOPES = ("https://www.googleapis.com/auth/pubsub",)  # what a token is for
 GOOGLE_UNIVERSE = "googleapis.com"  # a file without `universe_domain` means this one
 MAX_BYTES = 64 * 1024  # of the file; Google's are 2.4 kB
 MIN_KEY_BITS = 2048  # RFC 7518 for RS256, and what Google issues
@@ -114,25 +110,6 @@ def read_service_account(path: str | Path) -> ServiceAccount:
         universe_domain=values.get("universe_domain", GOOGLE_UNIVERSE),
         signer=signer,
     )
-
-
-def google_credentials(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Login:
-    """google-auth's credentials, still without a token. Whoever uses them asks for one when it is needed."""
-    from imagebus.google_login import login
-
-    return login(account, scopes)
-
-
-def fetch_token(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Login:
-    """Credentials with a token that the account's `token_uri` has just given for a signed assertion.
-
-    Blocks for at most `google_login.LIMIT_SECONDS`, and one more. Raises `ConnectionFailed`, one line with
-    file, server and reason, when no token comes. Outside of Google's own universe there is nobody to ask:
-    the token is signed here.
-    """
-    credentials = google_credentials(account, scopes)
-    credentials.refresh(None)
-    return credentials
 
 
 # --- the file ------------------------------------------------------------------------------------

@@ -23,10 +23,9 @@ from hypothesis import strategies as st
 
 from imagebus import google_login
 from imagebus.errors import ConfigError, ConnectionFailed
+from imagebus.google_login import fetch_token, google_credentials
 from imagebus.service_account import (
     MAX_BYTES,
-    fetch_token,
-    google_credentials,
     need_google,
     read_service_account,
 )
@@ -898,7 +897,8 @@ def test_a_server_without_tls_is_not_told_anything(path: Path, logged: pytest.Lo
 LOGIN = """
 import sys
 from imagebus import cli
-from imagebus.service_account import fetch_token, read_service_account
+from imagebus.google_login import fetch_token
+from imagebus.service_account import read_service_account
 
 def main():
     cli.configure_logging(verbose=True)

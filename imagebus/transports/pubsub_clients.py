@@ -23,7 +23,8 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from imagebus.errors import AccessDenied, ConfigError, ConnectionFailed, TransportError
-from imagebus.service_account import ServiceAccount, fetch_token
+from imagebus.google_login import fetch_token, one_line
+from imagebus.service_account import ServiceAccount
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +235,8 @@ class Clients:
     def translate(self, error: Any, what: str, right: str) -> TransportError:
         """An error of gRPC or of Google's clients, met at `what`, where `right` is needed."""
         code = code_of(error)
-        reason = one_line(error.message if isinstance(error, GoogleAPICallError) else error.details())
+        said = error.message if isinstance(error, GoogleAPICallError) else error.details()
+        reason = one_line(said or "no reason was given")
         if code == grpc.StatusCode.PERMISSION_DENIED:
             return AccessDenied(
                 f"{what}: {self._account.client_email} lacks the right {right} in project {self.project}: {reason}"
@@ -253,12 +255,6 @@ def code_of(error: Any) -> grpc.StatusCode:
     """The status of a failed call, of gRPC or of Google's clients."""
     code = error.grpc_status_code if isinstance(error, GoogleAPICallError) else error.code()
     return code or grpc.StatusCode.UNKNOWN
-
-
-def one_line(text: str | None) -> str:
-    """Somebody else's words, short and without control characters."""
-    words = " ".join((text or "no reason was given").split())
-    return "".join(letter for letter in words if letter.isprintable())[:300]
 
 
 def check_name(name: str) -> str:
