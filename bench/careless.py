@@ -17,7 +17,7 @@ import replier
 from imagebus import cli
 from imagebus.messages import Message
 from imagebus.transports import kafka
-from imagebus.transports.kafka_delivery import produce
+from imagebus.transports.kafka.delivery import produce
 
 
 class CarelessTransport(kafka.KafkaTransport):

@@ -30,7 +30,7 @@ from bench.table import cell, markdown
 from imagebus import Client, Message, cli, connect
 from imagebus.broker import EmbeddedBroker, stop_on_signals
 from imagebus.messages import encode_request
-from imagebus.transports.pubsub_clients import EMULATOR
+from imagebus.transports.pubsub.clients import EMULATOR
 from tools.pubsub_emulator import PubSubEmulator, write_account
 
 log = logging.getLogger("bench")

@@ -15,9 +15,9 @@ from typing import Any
 
 from bench.echo import REPLY
 from imagebus.service_account import read_service_account
-from imagebus.transports.pubsub_attributes import PubsubMessage
-from imagebus.transports.pubsub_clients import AcknowledgeRequest, Clients, PublishRequest, PullRequest
-from imagebus.transports.pubsub_intake import IDLE_SECONDS, MAX_MESSAGES
+from imagebus.transports.pubsub.attributes import PubsubMessage
+from imagebus.transports.pubsub.clients import AcknowledgeRequest, Clients, PublishRequest, PullRequest
+from imagebus.transports.pubsub.intake import IDLE_SECONDS, MAX_MESSAGES
 
 NAMES = ("correlation_id", "sha256", "requestor")
 

@@ -26,7 +26,7 @@ from imagebus.broker import EmbeddedBroker
 from imagebus.config import read_settings
 from imagebus.messages import encode_request
 from imagebus.transports.kafka import KafkaTransport
-from imagebus.transports.kafka_delivery import ExactlyOnce
+from imagebus.transports.kafka.delivery import ExactlyOnce
 
 from .buses import Bus, records
 from .programs import Program, python
@@ -287,7 +287,7 @@ def test_a_transaction_whose_offsets_are_never_added_is_aborted_and_its_batch_an
         def send_offsets_to_transaction(self, *_: object) -> None:
             threading.Event().wait()
 
-    monkeypatch.setattr("imagebus.transports.kafka_delivery.ADDING_SECONDS", 1.0)
+    monkeypatch.setattr("imagebus.transports.kafka.delivery.ADDING_SECONDS", 1.0)
     settings = read_settings(bus.config)
     topics = [bus.requests, bus.replies]
     with KafkaTransport(settings, topics=topics, partitions=1, transactional_id="stuck") as member:

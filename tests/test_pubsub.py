@@ -28,7 +28,7 @@ from imagebus import (
 from imagebus.messages import encode_request
 from imagebus.service_account import read_service_account
 from imagebus.transports.pubsub import PubSubTransport
-from imagebus.transports.pubsub_clients import Clients
+from imagebus.transports.pubsub.clients import Clients
 from tools.pubsub_emulator import PubSubEmulator
 
 from .buses import Bus
@@ -273,7 +273,7 @@ def test_dead_letters_are_sent_back(bus: Bus) -> None:
 def test_a_reply_that_pubsub_does_not_take_becomes_an_error(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagebus.transports.pubsub_attributes.MAX_PUBLISH_BYTES", 200_000)
+    monkeypatch.setattr("imagebus.transports.pubsub.attributes.MAX_PUBLISH_BYTES", 200_000)
     with transport(bus, bus.requests, bus.replies) as member:
         member.subscribe(bus.requests, "repliers")
         member.publish(Message(bus.requests, b"1"))
@@ -332,7 +332,7 @@ def test_an_emulator_that_is_not_there_is_told_in_one_line(
 ) -> None:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:9")
     account = read_service_account(google_config)
-    monkeypatch.setattr("imagebus.transports.pubsub_clients.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("imagebus.transports.pubsub.clients.CONNECT_SECONDS", 1.0)
 
     with pytest.raises(ConnectionFailed, match=r"no answer from 127\.0\.0\.1:9 \(PUBSUB_EMULATOR_HOST\)"):
         PubSubTransport(account, topics=["requests"])

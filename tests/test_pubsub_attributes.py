@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imagebus.errors import BadMessage, TooLarge
 from imagebus.messages import ErrorCode, Message, Position, dead_letter
-from imagebus.transports.pubsub_attributes import from_pubsub, size, to_pubsub
+from imagebus.transports.pubsub.attributes import from_pubsub, size, to_pubsub
 
 NAMES = st.text(max_size=20).filter(
     lambda name: not name.startswith(("goog", "imagebus_key")) and not name.endswith((";none", ";base64"))

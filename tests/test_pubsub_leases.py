@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagebus.transports import pubsub_leases
-from imagebus.transports.pubsub_leases import LONGEST, SHORTEST, Leases, Taken
+from imagebus.transports.pubsub import leases as pubsub_leases
+from imagebus.transports.pubsub.leases import LONGEST, SHORTEST, Leases, Taken
 
 
 def test_a_message_that_comes_again_while_it_is_in_hand_only_gets_its_new_lease() -> None:
@@ -50,7 +50,7 @@ def test_a_message_whose_lease_ended_while_it_waited_is_forgotten(monkeypatch: p
 
 def test_leases_are_as_long_as_twice_the_work_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("imagebus.transports.pubsub_leases.time.monotonic", lambda: now)
+    monkeypatch.setattr("imagebus.transports.pubsub.leases.time.monotonic", lambda: now)
     leases = Leases()
     seconds = [leases.seconds()]
     for took in (0.1, 15.0, 100.0):

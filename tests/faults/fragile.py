@@ -21,7 +21,7 @@ import replier
 from imagebus import cli
 from imagebus.classifier import OnnxClassifier
 from imagebus.transports.kafka import KafkaTransport
-from imagebus.transports.kafka_delivery import Batch
+from imagebus.transports.kafka.delivery import Batch
 
 POINTS = ("before-produce", "after-produce", "after-confirmation", "after-commit")
 

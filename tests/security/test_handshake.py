@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from imagebus.transports.kafka_tls import _split, certificate_trouble, speaks_tls
+from imagebus.transports.kafka.tls import _split, certificate_trouble, speaks_tls
 
 
 def served(serve: Callable[[socket.socket], None]) -> tuple[str, threading.Thread]:
@@ -39,7 +39,7 @@ def test_who_closes_the_connection_does_not_speak_tls() -> None:
 
 
 def test_who_says_nothing_says_nothing_about_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagebus.transports.kafka_tls.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("imagebus.transports.kafka.tls.LOOK_SECONDS", 0.1)
     heard = threading.Event()
 
     def say_nothing(_: socket.socket) -> None:

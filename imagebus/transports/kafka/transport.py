@@ -22,7 +22,7 @@ from imagebus.config import Settings
 from imagebus.errors import CommitFailed, TransportError
 from imagebus.messages import Message, Position
 from imagebus.transports.base import OnAssigned, OnDelivery, Transport
-from imagebus.transports.kafka_clients import (
+from imagebus.transports.kafka.clients import (
     CONNECT_SECONDS,
     DENIED,
     LOOK_SECONDS,
@@ -31,8 +31,8 @@ from imagebus.transports.kafka_clients import (
     raise_translated,
     translate,
 )
-from imagebus.transports.kafka_delivery import AtLeastOnce, Delivery, ExactlyOnce, produce
-from imagebus.transports.kafka_partitions import NOT_BEGUN, Partitions, Receipt, begun
+from imagebus.transports.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce, produce
+from imagebus.transports.kafka.partitions import NOT_BEGUN, Partitions, Receipt, begun
 
 log = logging.getLogger(__name__)
 

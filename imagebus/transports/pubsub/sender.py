@@ -13,8 +13,8 @@ import grpc
 
 from imagebus.errors import PublishFailed, TransportError
 from imagebus.transports.base import OnDelivery
-from imagebus.transports.pubsub_attributes import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES, size
-from imagebus.transports.pubsub_clients import PASSING, PAUSE_SECONDS, Clients, PublishRequest, code_of
+from imagebus.transports.pubsub.attributes import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES, size
+from imagebus.transports.pubsub.clients import PASSING, PAUSE_SECONDS, Clients, PublishRequest, code_of
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
-from imagebus.transports.kafka_tls import certificate_trouble, speaks_tls, wants_tls
+from imagebus.transports.kafka.tls import certificate_trouble, speaks_tls, wants_tls
 
 log = logging.getLogger(__name__)
 driver_log = logging.getLogger("imagebus.transports.kafka.driver")

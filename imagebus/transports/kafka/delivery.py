@@ -19,7 +19,7 @@ from confluent_kafka import Message as Record
 
 from imagebus.errors import CommitFailed, TooLarge
 from imagebus.messages import Message
-from imagebus.transports.kafka_clients import DENIED, Clients, is_too_large, raise_translated, translate
+from imagebus.transports.kafka.clients import DENIED, Clients, is_too_large, raise_translated, translate
 
 log = logging.getLogger(__name__)
 

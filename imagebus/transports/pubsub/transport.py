@@ -22,8 +22,8 @@ from imagebus.errors import CommitFailed, TooLarge, TransportError
 from imagebus.messages import Message
 from imagebus.service_account import ServiceAccount
 from imagebus.transports.base import OnAssigned, OnDelivery, Transport
-from imagebus.transports.pubsub_attributes import from_pubsub, to_pubsub
-from imagebus.transports.pubsub_clients import (
+from imagebus.transports.pubsub.attributes import from_pubsub, to_pubsub
+from imagebus.transports.pubsub.clients import (
     PASSING,
     PAUSE_SECONDS,
     AcknowledgeRequest,
@@ -32,10 +32,10 @@ from imagebus.transports.pubsub_clients import (
     code_of,
     in_parts,
 )
-from imagebus.transports.pubsub_intake import Intake, Questions, Source, Stream
-from imagebus.transports.pubsub_leases import Leases, Taken
-from imagebus.transports.pubsub_sender import CONFIRM_SECONDS, Sender, publish
-from imagebus.transports.pubsub_suspects import FEW, Suspects
+from imagebus.transports.pubsub.intake import Intake, Questions, Source, Stream
+from imagebus.transports.pubsub.leases import Leases, Taken
+from imagebus.transports.pubsub.sender import CONFIRM_SECONDS, Sender, publish
+from imagebus.transports.pubsub.suspects import FEW, Suspects
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class PubSubTransport(Transport):
 
     `failed_acknowledgements` counts messages whose outcome exists and which come again all the same; they
     are told by their ids and acknowledged then. With `stream`, messages come on a stream, else by one question
-    after the other; by default as `pubsub_intake` has it.
+    after the other; by default as `intake.py` has it.
 
     Raises `ConfigError` for names that Pub/Sub does not take, `ConnectionFailed` when nothing answers or the
     login is refused, `AccessDenied` when a right is missing.

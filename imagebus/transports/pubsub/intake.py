@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import grpc
 
 from imagebus.errors import TransportError
-from imagebus.transports.pubsub_clients import (
+from imagebus.transports.pubsub.clients import (
     PASSING,
     PAUSE_SECONDS,
     AcknowledgeRequest,
