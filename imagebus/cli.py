@@ -94,7 +94,8 @@ def configure_logging(*, verbose: bool) -> None:
     )
     # Most lines of librdkafka repeat what is already reported as an error, in its own words.
     logging.getLogger("imagebus.transports.kafka.driver").setLevel(logging.CRITICAL + 1)
-    logging.getLogger("PIL").setLevel(logging.WARNING)
+    for library in ("PIL", "google", "urllib3"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def on_stop_signal(stop: Callable[[], None]) -> None:

@@ -34,6 +34,7 @@ from tools.pubsub_emulator import PubSubEmulator
 from .buses import Bus
 from .cut_connection import Cable
 from .programs import ROOT, Program, python
+from .token_server import TokenServer, new_key, pem, write_account
 
 QUIET = 1.0  # seconds without a message, on a bus that is not busy: that was all
 FRAGILE = "tests.faults.fragile"
@@ -186,6 +187,26 @@ def test_a_model_slower_than_the_lease_answers_once(bus: Bus) -> None:
     assert len(read_all(bus, bus.replies)) == len(read_all(bus, bus.requests)) <= 2
 
 
+def test_a_frozen_repliers_messages_go_to_another_and_what_is_stale_of_its_own_is_dropped(bus: Bus) -> None:
+    frozen = python(FRAGILE, "sluggish", "100", *bus.options(), "--max-batch-size", "1")
+    try:
+        frozen.wait_for(" ready: ")
+        with bus.client() as client:
+            futures = [client.submit(load_images().images[:5]) for _ in range(40)]
+            futures[0].result(60)
+            frozen.send(signal.SIGSTOP)
+            bus.replier()
+            for future in futures:
+                future.result(60)
+            frozen.send(signal.SIGCONT)
+        assert frozen.stop() == 0, frozen
+    finally:
+        frozen.kill()
+
+    repeats = len(read_all(bus, bus.replies)) - len(read_all(bus, bus.requests))
+    assert repeats <= 2  # one in its model when it froze, and one being confirmed
+
+
 def test_a_message_that_kills_its_reader_is_set_aside_after_three_deaths(bus: Bus) -> None:
     with transport(bus, bus.requests, bus.replies, f"{bus.requests}.dlt") as sender:
         for number in range(20):
@@ -336,6 +357,25 @@ def test_an_emulator_that_is_not_there_is_told_in_one_line(
 
     with pytest.raises(ConnectionFailed, match=r"no answer from 127\.0\.0\.1:9 \(PUBSUB_EMULATOR_HOST\)"):
         PubSubTransport(account, topics=["requests"])
+
+
+def test_a_login_that_is_refused_ends_both_scripts_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    path = tmp_path / "google.json"
+    with TokenServer() as server:
+        write_account(path, token_uri=server.uri, private_key=pem(new_key("another")))
+
+        for script in ("requestor.py", "replier.py"):
+            program = python(script, "-f", path, "-c", "google", "--verbose")
+
+            assert program.wait() == 1
+            said = str(program)
+            assert said.count("\n") == 2, said  # one of them before the line
+            assert "no token from " in said
+            assert "invalid_grant" in said
+            assert "PRIVATE KEY" not in said
 
 
 @pytest.mark.parametrize("topic", ["a", "1abc", "googtopic", "re quests", "x" * 300])
