@@ -53,6 +53,7 @@ class Metrics:
         self.dead_letters: Counter[str] = Counter()  # by code
         self.failed_commits = 0
         self.lost = 0  # requests that retention deleted before they were answered
+        self.failed_acknowledgements = 0  # requests that came again although they were answered
         self.in_flight = 0  # requests of the batches at hand
         self.batch_size = Histogram(REQUESTS)
         self.inference_seconds = Histogram(SECONDS)
@@ -83,6 +84,11 @@ class Metrics:
         )
         yield CounterMetricFamily(
             "imagebus_lost", "Requests that retention deleted before they were answered.", value=self.lost
+        )
+        yield CounterMetricFamily(
+            "imagebus_failed_acknowledgements",
+            "Answered requests that came again.",
+            value=self.failed_acknowledgements,
         )
         yield GaugeMetricFamily("imagebus_in_flight", "Requests of the batch at hand.", value=self.in_flight)
         for name, text, histogram in (

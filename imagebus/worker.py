@@ -98,6 +98,7 @@ class Worker:
                 while not self._stopping.is_set():
                     batch = fill(self._transport.receive, self._max_batch_size, self._max_wait)
                     self.metrics.lost = self._transport.lost
+                    self.metrics.failed_acknowledgements = self._transport.failed_acknowledgements
                     outgoing = self.handle(batch) if batch else []
                     if not self._settle(under_way):
                         under_way = None

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import orjson
 import pytest
@@ -46,6 +47,19 @@ def bus(google_config: Path) -> Iterator[Bus]:
     bus = Bus(google_config, cloud="google")
     yield bus
     bus.close()
+
+
+class Failed(grpc.RpcError):  # type: ignore[misc]  # it has no types
+    """What the emulator never answers: it has no rights, and is never away."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "User not\nauthorized"
 
 
 def transport(bus: Bus, *topics: str) -> PubSubTransport:
@@ -270,6 +284,30 @@ def test_a_rewound_message_comes_again_in_its_order(bus: Bus) -> None:
         assert [message.value for message in member.receive(5, 1)] == [message.value for message in first]
 
 
+def test_a_message_whose_acknowledgement_failed_comes_again_and_is_only_counted(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise Failed(grpc.StatusCode.UNAVAILABLE)
+
+    monkeypatch.setattr("imagebus.transports.pubsub.transport.ACK_SECONDS", 0.1)
+    with transport(bus, bus.requests, bus.replies) as member:
+        member.subscribe(bus.requests, "repliers")
+        member.publish(Message(bus.requests, b"1"))
+        received = member.receive(1, 30)
+        with monkeypatch.context() as patch:
+            patch.setattr(member._clients, "acknowledge", away)
+            member.commit(received, [Message(bus.replies, b"reply")])
+
+        began = time.monotonic()
+        while not member.failed_acknowledgements:
+            assert time.monotonic() - began < 60
+            assert member.receive(1, 0.2) == []
+        assert member.receive(1, 1) == []
+
+    assert [message.value for message in read_all(bus, bus.replies)] == [b"reply"]
+
+
 def test_dead_letters_are_sent_back(bus: Bus) -> None:
     replier = bus.replier("--verbose")
     with transport(bus, bus.requests) as sender:
@@ -385,18 +423,11 @@ def test_a_name_that_pubsub_does_not_take_is_told(bus: Bus, topic: str) -> None:
 
 
 def test_a_right_that_is_missing_is_named(bus: Bus) -> None:
-    import grpc
-
-    class Denied(grpc.RpcError):  # type: ignore[misc]  # the emulator denies nobody anything
-        def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.PERMISSION_DENIED
-
-        def details(self) -> str:
-            return "User not\nauthorized"
-
     clients = Clients(read_service_account(bus.config))
 
-    said = clients.translate(Denied(), "topic 'requests'", "pubsub.topics.publish")
+    said = clients.translate(
+        Failed(grpc.StatusCode.PERMISSION_DENIED), "topic 'requests'", "pubsub.topics.publish"
+    )
 
     clients.close()
     assert isinstance(said, AccessDenied)

@@ -21,13 +21,15 @@ class Transport(ABC):
     another, and `publish` from any number. `close` is called when no other call is running. Callbacks
     are called from inside `receive` or `publish`, must be quick and must not raise.
 
-    `lost` counts messages that the bus deleted (retention) before this group had committed them.
+    `lost` counts messages that the bus deleted (retention) before this group had committed them,
+    `failed_acknowledgements` those that came again although they were committed, and were told by their ids.
 
     Errors: every failure of the bus is a `TransportError` from the call that noticed it, or from the
     next call where it was noticed in between. None is swallowed.
     """
 
     lost: int = 0
+    failed_acknowledgements: int = 0
     hurried_at: float | None = None  # time.monotonic(): from then on `commit` waits a few seconds at most
 
     @abstractmethod

@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from imagebus.errors import CommitFailed, TooLarge, TransportError
+from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
 from imagebus.messages import Message
 from imagebus.service_account import ServiceAccount
 from imagebus.transports.base import OnAssigned, OnDelivery, Transport
@@ -51,9 +51,8 @@ class PubSubTransport(Transport):
     `topics` are created when missing; a group's subscription is `<topic>-<group>`. Messages of a topic have
     no order. A member counts as dead when it does not extend its leases, after 10 to 60 seconds.
 
-    `failed_acknowledgements` counts messages whose outcome exists and which come again all the same; they
-    are told by their ids and acknowledged then. With `stream`, messages come on a stream, else by one question
-    after the other; by default as `intake.py` has it.
+    With `stream`, messages come on a stream, without it by one question after the other; by default as
+    `intake.py` has it.
 
     Raises `ConfigError` for names that Pub/Sub does not take, `ConnectionFailed` when nothing answers or the
     login is refused, `AccessDenied` when a right is missing.
@@ -63,7 +62,6 @@ class PubSubTransport(Transport):
         self, account: ServiceAccount, *, topics: Sequence[str] = (), stream: bool | None = None
     ) -> None:
         self._stream = stream
-        self.failed_acknowledgements = 0
         self._topics = frozenset(topics)
         self._clients = Clients(account)
         try:
@@ -252,8 +250,8 @@ class PubSubTransport(Transport):
         for topic, messages in by_topic.items():
             try:
                 publish(self._clients, topic, messages, deadline)
-            except TransportError as error:
-                raise CommitFailed(f"{len(messages)} replies were not confirmed: {error}") from error
+            except PublishFailed as error:  # what no trying again will mend is raised as it is
+                raise CommitFailed(str(error)) from error
 
         self._acknowledge(self._leases.answered(message.receipt for message in received))
         for message in received:
