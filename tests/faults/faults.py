@@ -131,9 +131,13 @@ def all_brokers_killed(scene: Scene) -> None:
 
 
 def requestor_killed_and_restarted(scene: Scene, kills: int = 8) -> None:
-    """SIGKILL with packages open: the next run asks for them again, and each is shown once."""
+    """SIGKILL with packages open: the next run asks for them again, and each is shown once.
+
+    Only the one that was shown last may be shown again: it was not noted yet when the process died.
+    """
     scene.begin()
     dice = random.Random(3)
+    last_shown: list[str] = []  # by each that was killed
     with tempfile.TemporaryDirectory(prefix="imagebus-state-") as state:
         for number in range(kills + 1):
             last = number == kills
@@ -147,7 +151,9 @@ def requestor_killed_and_restarted(scene: Scene, kills: int = 8) -> None:
                 requestor.send(signal.SIGKILL)
                 requestor.wait()
             lines = [line for line in requestor.out if line.endswith("\n")]  # a kill may cut one in two
-            scene.load.note_shown(orjson.loads(line)["id"] for line in lines)
+            shown = [orjson.loads(line)["id"] for line in lines]
+            scene.load.note_shown(shown, again=last_shown)
+            last_shown += shown[-1:]
 
 
 def backlog_at_ten_times_the_speed(scene: Scene, packages: int = 8000) -> None:
@@ -163,6 +169,6 @@ def backlog_at_ten_times_the_speed(scene: Scene, packages: int = 8000) -> None:
         resident.append(resident_mb(replier.pid)[0])
         scene.load.wait_for_answers(1)
         time.sleep(1)
-    low, high = min(resident), max(resident)
-    if high > 1.1 * low:
-        scene.problems.append(f"the replier's memory went from {low:.0f} to {high:.0f} MB")
+    warm = resident[len(resident) // 4 :]  # its queue is full by then, and empty at the end
+    if max(warm) > 1.1 * warm[0]:
+        scene.problems.append(f"the replier's memory grew from {warm[0]:.0f} to {max(warm):.0f} MB")

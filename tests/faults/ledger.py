@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does export them
 
 from ..buses import read_topic
@@ -83,11 +83,30 @@ class Verdict:
 HEADING = "fault".ljust(44) + "    sent confirmed answered  lost repeats  bound   gap s"
 
 
-def committed_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
-    """What a group has committed, by partition."""
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    answer = asked[group].result(SECONDS)
-    return {each.partition: each.offset for each in answer.topic_partitions if each.topic == topic}
+class Committed:
+    """What a group has committed, asked by a consumer that never joins it.
+
+    An AdminClient could be asked, but librdkafka 2.16 kills its process when the coordinator moves meanwhile.
+    """
+
+    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+        self._topic = topic
+        self._partitions: list[TopicPartition] = []
+
+    def offsets(self) -> dict[int, int]:
+        """By partition, of those where there is one. Raises `KafkaException`."""
+        if not self._partitions:
+            numbers = self._consumer.list_topics(self._topic, SECONDS).topics[self._topic].partitions
+            self._partitions = [TopicPartition(self._topic, number) for number in numbers]
+        found = self._consumer.committed(self._partitions, timeout=SECONDS)
+        return {each.partition: each.offset for each in found if each.offset >= 0}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
 
 
 def ends(admin: AdminClient, topic: str, partitions: Sequence[int], level: IsolationLevel) -> dict[int, int]:
@@ -145,7 +164,8 @@ def judge(
             [number for number in numbers if stable[number] < high[number]],
         )
         if topic == requests:
-            done = committed_offsets(admin, group, topic)
+            with Committed(bootstrap, group, topic) as committed:
+                done = committed.offsets()
             check("I7 lag at the end", [n for n in numbers if done.get(n, 0) < high[n] and high[n] > 0])
     return Verdict(
         fault=fault,

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from imagebus.transports.base import OnDelivery
 from imagebus.transports.kafka import KafkaTransport
 
 from ..programs import ROOT, Program, python
-from .ledger import Ledger, Verdict, committed_offsets, ends, judge
+from .ledger import Committed, Ledger, Verdict, ends, judge
 
 GROUP = "repliers"
 IN_HAND = 2 * 32  # requests that a replier has at most: a batch in the model, and one being confirmed
@@ -112,13 +112,13 @@ class Load:
 
     def _sample(self) -> None:
         """Write down what the group has committed, each second."""
-        admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap, "log_level": 0})
-        while not self._stop.wait(SAMPLE_SECONDS):
-            try:
-                offsets = committed_offsets(admin, GROUP, self.requests)
-            except KafkaException:  # no coordinator just now
-                continue
-            self.ledger.committed.append((round(time.time() * 1000), offsets))
+        with Committed(self._rig.brokers.bootstrap, GROUP, self.requests) as committed:
+            while not self._stop.wait(SAMPLE_SECONDS):
+                try:
+                    offsets = committed.offsets()
+                except KafkaException:  # no coordinator just now
+                    continue
+                self.ledger.committed.append((round(time.time() * 1000), offsets))
 
     def send_at(self, rate: float) -> None:
         """From now on so many packages a second, or as many as the client can send."""
@@ -140,11 +140,13 @@ class Load:
             assert time.monotonic() < deadline, f"{len(self.ledger.sent)} requests were sent, not {count}"
             time.sleep(0.02)
 
-    def note_shown(self, ids: Iterable[str]) -> None:
-        """What a requestor of its own process showed as answered."""
+    def note_shown(self, ids: Sequence[str], *, again: Sequence[str] = ()) -> None:
+        """What a requestor of its own process showed as answered; `again` may be what one before it showed."""
         now = time.monotonic()
         with self.ledger.lock:
             for id in ids:
+                if id in again:
+                    continue
                 self.ledger.sent.setdefault(id, now)
                 self.ledger.confirmed.setdefault(id, now)
                 self.ledger.outcomes[id].append("answered")
@@ -154,11 +156,12 @@ class Load:
         admin = AdminClient({"bootstrap.servers": self._rig.brokers.bootstrap, "log_level": 0})
         numbers = sorted(admin.list_topics(self.requests).topics[self.requests].partitions)
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            done = committed_offsets(admin, GROUP, self.requests)
-            if done == {**done, **ends(admin, self.requests, numbers, IsolationLevel.READ_COMMITTED)}:
-                return
-            time.sleep(0.2)
+        with Committed(self._rig.brokers.bootstrap, GROUP, self.requests) as committed:
+            while time.monotonic() < deadline:
+                done = committed.offsets()
+                if done == {**done, **ends(admin, self.requests, numbers, IsolationLevel.READ_COMMITTED)}:
+                    return
+                time.sleep(0.2)
 
     def finish(self) -> None:
         """Send no more, wait for every outcome, and let go."""
