@@ -34,14 +34,18 @@ def options() -> argparse.Namespace:
         "--labels", metavar="A,B,...", help="class names of a model file that does not name them"
     )
     model.add_argument(
-        "--threads", type=cli.count, default=1, metavar="N", help="of ONNX Runtime; 0: one for each core"
+        "--threads",
+        type=cli.count,
+        default=1,
+        metavar="N",
+        help="that share a large batch; 0: one for each core",
     )
     serving = parser.add_argument_group("serving")
     serving.add_argument(
         "--group", default="repliers", metavar="NAME", help="consumer group: its members share the work"
     )
     serving.add_argument(
-        "--max-batch-size", type=cli.positive, default=32, metavar="N", help="requests in one batch"
+        "--max-batch-size", type=cli.positive, default=64, metavar="N", help="requests in one batch"
     )
     serving.add_argument(
         "--max-wait", type=cli.duration, default=0.0, metavar="MS", help="for a fuller batch"
