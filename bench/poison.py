@@ -134,7 +134,7 @@ KINDS: list[tuple[str, Spoil]] = [
     ("JSON", with_value(b'{"inputs": [], "inputs": [{"shape": 1, "datatype": 1, "data": 1}]}', JSON)),
     ("JSON", with_value(b'{"inputs": [{"shape": [1], "data": [NaN]}]}', JSON)),
     ("JSON", with_value(b'{"inputs": ' + b"1" * 10_000 + b"}", JSON)),
-    ("TOO_LARGE", with_value(b"[" + b"{}," * (LARGE // 3) + b"{}]", JSON)),
+    ("TOO_LARGE", with_value(b'{"inputs": [' + b"{}," * (LARGE // 3) + b"{}]}", JSON)),
     ("DTYPE", v2(["x" * LARGE, *[0] * 783])),
     ("DTYPE", v2([True] * 784)),
     ("SHAPE", v2([0] * 783)),

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from imagebus.formats import MAX_IMAGES
-from imagebus.messages import MAX_BYTES, MAX_JSON_OBJECTS, MAX_JSON_PARTS
+from imagebus.messages import MAX_BYTES, MAX_JSON_OBJECTS, MAX_JSON_PARTS, read_json
 
 from .rig import CANARY, IMAGE, V2, frugally, memory_within, outcome, refused, request, served, v2
 
@@ -358,8 +358,8 @@ def test_odd_spellings_of_grey_levels_are_served(level: float, datatype: str) ->
 @pytest.mark.parametrize(
     "body",
     [
-        b"[" + b"{}," * (MAX_JSON_OBJECTS + 1) + b"{}]",
-        b"[" + b"[]," * MAX_JSON_PARTS + b"[]]",
+        b'{"inputs":[' + b"{}," * (MAX_JSON_OBJECTS + 1) + b"{}]}",
+        b'{"inputs":[' + b"[]," * MAX_JSON_PARTS + b"[]]}",
         b'{"inputs":[' + b"0," * MAX_JSON_PARTS + b"0]}",
     ],
 )
@@ -367,6 +367,17 @@ def test_json_that_would_take_many_times_its_size_is_refused_before_it_is_parsed
     assert len(body) < MAX_BYTES
 
     assert frugally(refused, request(body, content_type=V2)) == "TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b"[]," * 300_000 + b"[]]", b" \n[{}]", b'"text"', b"1", b"\xef\xbb\xbf{}"]
+)
+def test_json_that_is_no_object_is_not_even_parsed(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(request(body, content_type=V2)) == "JSON"
+
+    monkeypatch.setattr("imagebus.messages.orjson.loads", None)
+    with pytest.raises(orjson.JSONDecodeError):
+        read_json(body)
 
 
 def test_an_error_to_a_v2_request_is_a_v2_error() -> None:
