@@ -273,6 +273,7 @@ class Clients:
                     raise ConnectionFailed(self._why_silent(error.args[0].str())) from None
             else:
                 self._connected = True
+                self._quiet_until = 0.0  # from now on it is news when no broker answers
                 return topics
 
     def _check_protocol(self, waited: float) -> None:
