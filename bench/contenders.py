@@ -147,10 +147,13 @@ def serve_backlog(ground: Ground, replies_topic: str, limit: float, *command: st
     return Served(figures, outcome)
 
 
-def one_at_a_time(ground: Ground, requests: str, replies: str) -> Figures:
+def one_at_a_time(
+    ground: Ground, requests: str, replies: str, cloud: str = "kafka", config: Path | None = None
+) -> Figures:
     """Milliseconds from the call of `Client.predict` to its return: the median and the 99th of 100."""
     seconds = []
-    with Client(connect("kafka", ground.config), requests=requests, replies=replies) as client:
+    transport = connect(cloud, config or ground.config)
+    with Client(transport, requests=requests, replies=replies) as client:
         for number in range(-WARM_UP, ground.singles):
             images = ground.package(number)
             started = time.perf_counter()

@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from bench import contenders
-from bench.contenders import BACKLOG_LIMIT, LOOK, READY_LIMIT, WARM_UP, Figures
+from bench.contenders import BACKLOG_LIMIT, LOOK, READY_LIMIT, Figures
 from bench.ground import PACKAGE, Ground, lay_ground
 from bench.program import ROOT, BenchFailed, Program
 from bench.table import cell, markdown
-from imagebus import Client, Message, cli, connect
+from imagebus import Message, cli, connect
 from imagebus.broker import EmbeddedBroker, stop_on_signals
 from imagebus.messages import encode_request
 from imagebus.transports.pubsub.clients import EMULATOR
@@ -126,18 +125,9 @@ def alone(program: str, cloud: Cloud, number: int) -> Figures:
     """One package at a time."""
     requests, replies = f"{program}-alone-{number}-requests", f"{program}-alone-{number}-replies"
     cloud.topics(requests, replies, f"{requests}.dlt")
-    seconds = []
     with Program(*cloud.command(requests, replies, program)) as running:
         running.wait_for("ready:", READY_LIMIT)
-        with Client(connect("google", cloud.account), requests=requests, replies=replies) as client:
-            for turn in range(-WARM_UP, cloud.ground.singles):
-                images = cloud.ground.package(turn)
-                started = time.perf_counter()
-                client.predict(images)
-                if turn >= 0:
-                    seconds.append(time.perf_counter() - started)
-    p50, p99 = np.percentile(seconds, [50, 99])
-    return {"p50_ms": float(p50) * 1000, "p99_ms": float(p99) * 1000}
+        return contenders.one_at_a_time(cloud.ground, requests, replies, "google", cloud.account)
 
 
 def on_kafka(contender: contenders.Contender, cloud: Cloud, number: int) -> Figures:

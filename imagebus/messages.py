@@ -47,9 +47,8 @@ MAX_BYTES = 8 * 1024 * 1024  # of a value that is decoded
 MAX_JSON_PARTS = 2_000_000
 MAX_JSON_OBJECTS = 10_000
 DEAD_LETTER_BYTES = 900_000  # of a value kept there: with key and headers below Kafka's default limit of 1 MB
-DEAD_LETTER_HEADERS = (
-    80  # kept there: with those that tell its reason and origin below Pub/Sub's limit of 100
-)
+# Kept there: with those that tell its reason and origin below Pub/Sub's limit of 100.
+DEAD_LETTER_HEADERS = 80
 DEAD_LETTER_HEADER_BYTES = 64_000  # of all names and values of the headers kept there
 DEAD_LETTER_CODE = "dead_letter_code"
 DEAD_LETTER_CUT = "dead_letter_cut"

@@ -27,10 +27,8 @@ CONFIRM_SECONDS = 35.0  # message.timeout.ms and a little: by then each message 
 TRANSACTION_SECONDS = 20.0  # for each step; a killed coordinator or partition leader is replaced within 13 s
 ADDING_SECONDS = 15.0  # for the offsets: a group's coordinator that is killed is replaced sooner
 CLOSE_SECONDS = 10.0
-
-HURRY_SECONDS = (
-    5.0  # for a batch at a stop: its replies are confirmed in milliseconds where brokers answer at all
-)
+# For a batch at a stop: its replies are confirmed in milliseconds where brokers answer at all.
+HURRY_SECONDS = 5.0
 LOOK_SECONDS = 0.5  # between two looks at whether there is a hurry
 
 Hurry = Callable[[], "float | None"]

@@ -2,9 +2,9 @@
 
 The service is read on a stream: what is sent is here at once. The emulator (0.8.20) is asked instead, for
 what is there and no more. It does not notice when a stream is cut or its reader killed, and goes on giving
-that stream its share of the messages, of which each is late by a lease then. A question that waits for an
-answer is left behind in the same way, and so is every message on a stream, for it looks for new ones every
-50 ms: a question that does not wait is answered in 2.
+that stream its share of the messages, of which each is late by a lease then; a question that waits for its
+answer is left behind in the same way. It also looks for new messages for a stream every 50 ms only, while a
+question that does not wait is answered in 2.
 """
 
 from __future__ import annotations
