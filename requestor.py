@@ -164,6 +164,8 @@ def exchange(
             continue
         if done is None:
             return
+        if client.failure is not None and done.reply.exception() is client.failure:
+            raise client.failure  # no outcome of this package: it stays in `state`
         silent_since, waiting = time.monotonic(), False
         judge(done, summary)
         print(show(done, args.top), flush=True)

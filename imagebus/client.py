@@ -176,6 +176,11 @@ class Client:
             yield waiting.popleft().result()
 
     @property
+    def failure(self) -> TransportError | None:
+        """Why the bus failed for good, if it did: what was open raises this, and so does each `submit`."""
+        return self._failure
+
+    @property
     def in_flight(self) -> int:
         """How many requests are sent and neither answered nor timed out."""
         return len(self._pending)

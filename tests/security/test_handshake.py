@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from imagebus.transports.kafka.tls import _split, certificate_trouble, speaks_tls
+from imagebus.transports.kafka.probe import _split, anyone_listens, certificate_trouble, speaks_tls
 
 
 def served(serve: Callable[[socket.socket], None]) -> tuple[str, threading.Thread]:
@@ -39,7 +39,7 @@ def test_who_closes_the_connection_does_not_speak_tls() -> None:
 
 
 def test_who_says_nothing_says_nothing_about_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagebus.transports.kafka.tls.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("imagebus.transports.kafka.probe.LOOK_SECONDS", 0.1)
     heard = threading.Event()
 
     def say_nothing(_: socket.socket) -> None:
@@ -51,6 +51,13 @@ def test_who_says_nothing_says_nothing_about_tls(monkeypatch: pytest.MonkeyPatch
     assert certificate_trouble(address, {}) is None
     heard.set()
     thread.join()
+
+
+def test_one_of_several_servers_is_enough_to_be_listened_to() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"127.0.0.1:{server.getsockname()[1]}"
+        assert anyone_listens(f"127.0.0.1:1, {here}")
+    assert not anyone_listens(f"127.0.0.1:1,{here}")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export them
 
 from imagebus.config import Settings
@@ -26,7 +26,7 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
-from imagebus.transports.kafka.tls import certificate_trouble, speaks_tls, wants_tls
+from imagebus.transports.kafka.probe import anyone_listens, certificate_trouble, speaks_tls, wants_tls
 
 log = logging.getLogger(__name__)
 driver_log = logging.getLogger("imagebus.transports.kafka.driver")
@@ -39,6 +39,7 @@ CONNECT_SECONDS = 10.0  # a cluster of Confluent Cloud answers within 2 s, so no
 SUSPICION_SECONDS = (3.0, 6.0)
 TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
 DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
+KNOCK_PAUSE = 1.0  # seconds between two looks for one, while librdkafka tries 20 times a second to connect
 LOOK_SECONDS = 0.02  # between two looks at something that is about to be there
 
 _COMMON = {
@@ -93,7 +94,10 @@ _OBJECTS = frozenset(
     }
 )
 
+OnCommit = Callable[[KafkaError | None, list[TopicPartition]], None]
+
 HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
+_UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT})
 # Refused for want of a right, and the one that is missing, as docs/security.md grants it.
 DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read on the topic",
@@ -133,9 +137,9 @@ class Clients:
             producer = self._make(Producer, defaults, {"transactional.id": transactional_id})
         return producer
 
-    def consumer(self, group: str) -> Consumer:
-        """A consumer of a group, not yet subscribed."""
-        consumer: Consumer = self._make(Consumer, _CONSUMER, {"group.id": group})
+    def consumer(self, group: str, on_commit: OnCommit) -> Consumer:
+        """A consumer of a group, not yet subscribed. Its polls tell `on_commit` the result of each commit."""
+        consumer: Consumer = self._make(Consumer, _CONSUMER, {"group.id": group, "on_commit": on_commit})
         return consumer
 
     def raise_failure(self) -> None:
@@ -152,7 +156,7 @@ class Clients:
         self,
         kind: Callable[[dict[str, Any]], Any],
         defaults: Mapping[str, str] = _NOTHING,
-        fixed: Mapping[str, str] = _NOTHING,
+        fixed: Mapping[str, Any] = _NOTHING,
     ) -> Any:
         """A client of librdkafka, which checks every setting of the file, whichever kind it is for.
 
@@ -217,9 +221,11 @@ class Clients:
         elif error.fatal():
             # The client's next call says it, unless it was thrown away and nobody has a call for it.
             log.debug("a client is of no use any more: %s", error.str())
-        elif code == KafkaError._ALL_BROKERS_DOWN and time.monotonic() > self._quiet_until:
-            self._quiet_until = time.monotonic() + DOWN_SECONDS
-            log.warning("no broker answers at %s; trying again", servers)
+        elif code in _UNREACHABLE and (now := time.monotonic()) > self._quiet_until:
+            down = code == KafkaError._ALL_BROKERS_DOWN or not anyone_listens(servers)
+            self._quiet_until = now + (DOWN_SECONDS if down else KNOCK_PAUSE)
+            if down:
+                log.warning("no broker answers at %s; trying again", servers)
 
     def _why_refused(self, error: KafkaError) -> str:
         """One line for what no trying again will mend: the setting to look at, the broker, the reason."""

@@ -55,6 +55,11 @@ class Delivery(Protocol):
         ...
 
 
+def in_a_hurry(deadline: float, hurried_at: float | None) -> float:
+    """The moment until which to wait, `hurried_at` being when the stop was asked for."""
+    return deadline if hurried_at is None else min(deadline, hurried_at + HURRY_SECONDS)
+
+
 def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
     """Queue one message; blocks while the queue is full. Raises `TooLarge` for what this client may not send."""
     while True:
@@ -127,9 +132,7 @@ class AtLeastOnce:
         batch = Batch(self._producer, outgoing)
         deadline = time.monotonic() + CONFIRM_SECONDS
         while unconfirmed := self._producer.flush(LOOK_SECONDS):
-            hurried_at = hurry()
-            limit = deadline if hurried_at is None else min(deadline, hurried_at + HURRY_SECONDS)
-            if time.monotonic() > limit:
+            if time.monotonic() > in_a_hurry(deadline, hurry()):
                 break
         if unconfirmed:
             self._producer.purge()

@@ -14,7 +14,7 @@ to pay for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,6 +42,13 @@ class Receipt(NamedTuple):
     assignment: int
 
 
+class Progress(NamedTuple):
+    """What a group remembers of a partition: the offset of its next record, and who is at it."""
+
+    offset: int
+    metadata: str
+
+
 @dataclass(slots=True)
 class Partition:
     """One assigned partition. Offsets are those of the next record, as Kafka has them."""
@@ -49,8 +56,8 @@ class Partition:
     assignment: int
     position: int | None = None  # to be received; None where only the first record tells
     answered: int | None = None  # confirmed outcomes reach up to here
-    committed: int | None = None  # the group remembers this
-    metadata: str = NOT_BEGUN  # beside the committed offset
+    remembered: Progress | None = None  # by the group, as far as it confirmed
+    asked: Progress | None = None  # the group was last asked to remember this, and did not refuse
     suspects: range = range(0)  # a member died with the first of these in its hands, or one of the next
     deaths: int = 0  # with the first
 
@@ -68,19 +75,59 @@ class Partitions:
         `end` is the offset after the last record it has now.
         """
         self._assignments += 1
-        partition = Partition(self._assignments, position=committed, answered=committed, committed=committed)
-        partition.metadata = metadata or NOT_BEGUN
+        partition = Partition(self._assignments, position=committed, answered=committed)
+        if committed is not None:
+            partition.remembered = partition.asked = Progress(committed, metadata or NOT_BEGUN)
         if committed is not None and (deaths := attempts_in(metadata)):
             partition.suspects, partition.deaths = range(committed, max(committed, end)), deaths
         self.by_number[number] = partition
 
-    def unclaimed(self) -> dict[int, int]:
-        """Committed offsets of the partitions that the group believes to be in nobody's hands."""
+    def unclaimed(self) -> dict[int, Progress]:
+        """The partitions that the group believes to be in nobody's hands, and what it shall remember of them."""
         return {
-            number: partition.committed
-            for number, partition in self.by_number.items()
-            if partition.metadata == NOT_BEGUN and partition.committed is not None
+            number: Progress(partition.asked.offset, begun(1))
+            for number, partition in list(self.by_number.items())
+            if partition.asked is not None and partition.asked.metadata == NOT_BEGUN
         }
+
+    def ahead(self, numbers: Iterable[int], *, given_back: bool) -> dict[int, Progress]:
+        """Those of `numbers` whose confirmed outcomes are ahead of what the group was asked to remember."""
+        ahead = {}
+        for number in numbers:
+            partition = self.by_number.get(number)
+            if partition is None or partition.answered is None:
+                continue
+            asked = partition.asked
+            if given_back and (asked is None or asked != (partition.answered, NOT_BEGUN)):
+                ahead[number] = Progress(partition.answered, NOT_BEGUN)
+            elif not given_back and (asked is None or asked.offset != partition.answered):
+                ahead[number] = Progress(partition.answered, begun(1))
+        return ahead
+
+    def ask(self, wanted: Mapping[int, Progress]) -> None:
+        """The group is asked to remember this."""
+        for number, progress in wanted.items():
+            if (partition := self.by_number.get(number)) is not None:
+                partition.asked = progress
+
+    def settle(self, number: int, progress: Progress, *, remembered: bool) -> None:
+        """The group's answer to that. Where it refused, it has to be asked again."""
+        partition = self.by_number.get(number)
+        if partition is None:
+            return
+        if remembered:
+            partition.remembered = progress
+        elif partition.asked == progress:
+            partition.asked = partition.remembered
+
+    def is_settled(self, wanted: Mapping[int, Progress]) -> bool:
+        """Whether the group has answered: what it was asked to remember is remembered, refused, or not ours to ask."""
+        return all(
+            (partition := self.by_number.get(number)) is None
+            or partition.asked != progress
+            or partition.remembered == progress
+            for number, progress in wanted.items()
+        )
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Partitions that are no longer ours; what was received from them cannot be committed any more."""
@@ -94,7 +141,8 @@ class Partitions:
             return Receipt(number, offset, 0)
         partition.position = offset + 1
         if partition.answered is None:
-            partition.answered = partition.committed = offset
+            partition.answered = offset
+            partition.remembered = partition.asked = Progress(offset, NOT_BEGUN)
         return Receipt(number, offset, partition.assignment)
 
     def is_ours(self, receipt: Receipt) -> bool:
@@ -117,7 +165,7 @@ class Partitions:
             if partition is not None:
                 partition.answered = end
                 if committed:
-                    partition.committed, partition.metadata = end, begun(1)
+                    partition.remembered = partition.asked = Progress(end, begun(1))
 
     def careful_limit(self, limit: int) -> int:
         """How many records may be received at once, where `limit` may when no member died.

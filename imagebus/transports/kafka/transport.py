@@ -1,8 +1,9 @@
 """Apache Kafka behind the six verbs, on confluent-kafka (librdkafka).
 
 The order of things is the delivery guarantee: outcomes are confirmed by the brokers before the offsets of
-their requests are committed, and offsets are committed synchronously, by name, only for partitions that
-are still ours.
+their requests are committed, and offsets are committed by name, only for partitions that are still ours.
+A commit's result is read inside a later poll. The synchronous commit is not used: it may never return
+when the coordinator dies with it in hand, and no other call of the same consumer goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -31,12 +32,20 @@ from imagebus.transports.kafka.clients import (
     raise_translated,
     translate,
 )
-from imagebus.transports.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce, produce
-from imagebus.transports.kafka.partitions import NOT_BEGUN, Partitions, Receipt, begun
+from imagebus.transports.kafka.delivery import (
+    CLOSE_SECONDS,
+    AtLeastOnce,
+    Delivery,
+    ExactlyOnce,
+    in_a_hurry,
+    produce,
+)
+from imagebus.transports.kafka.partitions import NOT_BEGUN, Partitions, Progress, Receipt, begun
 
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0  # for a question to the brokers inside a callback, where everything else waits for it
+COMMIT_SECONDS = 15.0  # for offsets: a group's coordinator that is killed is replaced within 13 s
 MAX_POLL_MS = 300_000  # librdkafka's default of max.poll.interval.ms
 
 # The group moved on without us: whoever has the partition now starts from the last commit.
@@ -98,6 +107,7 @@ class KafkaTransport(Transport):
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
         self._last_poll = time.monotonic()
         self._kept: list[Record] = []  # what the keeper received
+        self._refused = False  # a commit; it has to be asked for again
         self._closed = threading.Event()
 
     # --- receiving -----------------------------------------------------------------------------
@@ -105,7 +115,9 @@ class KafkaTransport(Transport):
     def subscribe(self, topic: str, group: str | None = None, on_assigned: OnAssigned | None = None) -> None:
         self._topic = topic
         # Without a group nothing is committed; librdkafka wants a name all the same.
-        self._consumer = consumer = self._clients.consumer(group or f"requestor-{uuid.uuid4()}")
+        self._consumer = consumer = self._clients.consumer(
+            group or f"requestor-{uuid.uuid4()}", self._on_commit
+        )
         if group is None:
             self._assign_from_now_on(consumer)
             return
@@ -121,6 +133,7 @@ class KafkaTransport(Transport):
         def on_revoke(_: Consumer, partitions: list[TopicPartition]) -> None:
             # Still ours until this returns: what is answered is committed, so that it is not repeated.
             numbers = [each.partition for each in partitions]
+            # librdkafka lets go of them after the brokers' answer.
             with self._committing:
                 self._commit_answered(numbers, given_back=True)
                 self._partitions.remove(numbers)
@@ -180,12 +193,13 @@ class KafkaTransport(Transport):
         self._clients.raise_failure()
         with self._listening:
             allowed = self._partitions.careful_limit(limit)
-            records, self._kept = self._kept, []
+            records, self._kept = self._kept[:allowed], self._kept[allowed:]
             if not records:
                 # `consume(n, timeout)` would wait out its timeout unless n messages come.
                 first = consumer.poll(timeout)
                 self._last_poll = time.monotonic()
                 if first is None:
+                    self._ask_again()
                     return []
                 records = [first]
                 allowed = min(
@@ -248,20 +262,33 @@ class KafkaTransport(Transport):
     def _say_whose_they_are(self) -> None:
         """Write down, before the first record of a new partition is tried, that somebody has it."""
         with self._committing:
-            if unclaimed := self._partitions.unclaimed():
-                self._commit({number: (offset, begun(1)) for number, offset in unclaimed.items()})
+            unclaimed = self._partitions.unclaimed()
+            self._commit(unclaimed)
+        self._wait_until_committed(unclaimed)
 
     def _say_that_they_begin(self, messages: Sequence[Message]) -> None:
         """Write down, before suspects are tried, that they are; the next member reads it if we die of one."""
+        begins: dict[int, Progress] = {}
         with self._committing:
-            begins: dict[int, tuple[int, str]] = {}
             for message in messages:
                 receipt: Receipt = message.receipt
                 partition = self._partitions.by_number.get(receipt.partition)
                 if message.attempt > 1 and partition is not None and partition.answered == receipt.offset:
-                    begins[receipt.partition] = (receipt.offset, begun(message.attempt))
-            if begins:
-                self._commit(begins)
+                    begins[receipt.partition] = Progress(receipt.offset, begun(message.attempt))
+            self._commit(begins)
+        self._wait_until_committed(begins)
+
+    def _wait_until_committed(self, wanted: Mapping[int, Progress]) -> None:
+        """Poll for the result, for a while; a record that comes instead waits for the next `receive`."""
+        deadline = time.monotonic() + COMMIT_SECONDS
+        with self._listening:
+            while not self._partitions.is_settled(wanted):
+                if time.monotonic() > in_a_hurry(deadline, self.hurried_at):
+                    return
+                record = self._subscribed().poll(LOOK_SECONDS)
+                self._last_poll = time.monotonic()
+                if record is not None:
+                    self._kept.append(record)
 
     def _keep_membership(self) -> None:
         """Poll now and then while the caller is busy: a slow model must not cost the partitions.
@@ -309,9 +336,9 @@ class KafkaTransport(Transport):
 
         1. Leave out what is no longer ours: whoever has its partition now answers it.
         2. Deliver the outcomes; for exactly-once, the offsets with them.
-        3. Note the next offset of each partition, and commit those offsets. Where the group moved on or
-           the coordinator is away this waits for the next commit: the outcomes exist, so at worst they
-           are repeated, never lost.
+        3. Note the next offset of each partition, and ask for the commit of those offsets. Where the group
+           moved on or the coordinator is away they are asked for again: the outcomes exist, so at worst
+           they are repeated, never lost.
         """
         consumer = self._subscribed()
         with self._committing:
@@ -326,43 +353,53 @@ class KafkaTransport(Transport):
                 error.refused = tuple(ours[place] for place in error.refused)
                 raise
             self._partitions.mark_answered(receipts, committed=self._delivery.commits_offsets)
-        # Without the lock: librdkafka lets this wait for a rebalance, whose callback waits for the lock.
-        self._commit_answered(list(self._partitions.by_number))
+            self._commit_answered(list(self._partitions.by_number))
 
     def _commit_answered(self, numbers: Iterable[int], *, given_back: bool = False) -> None:
         """Commit where confirmed outcomes are ahead of what the group remembers. Never raises."""
-        metadata = NOT_BEGUN if given_back else begun(1)
-        ahead = {}
-        for number in numbers:
-            partition = self._partitions.by_number.get(number)
-            if partition is None or partition.answered is None:
-                continue
-            news = partition.answered != partition.committed
-            if news or (given_back and partition.metadata != NOT_BEGUN):
-                ahead[number] = (partition.answered, metadata)
-        if ahead:
-            self._commit(ahead)
+        self._commit(self._partitions.ahead(numbers, given_back=given_back))
 
-    def _commit(self, offsets: dict[int, tuple[int, str]]) -> None:
-        """Commit offset and metadata of some partitions, and read the result. Never raises."""
+    def _commit(self, wanted: Mapping[int, Progress]) -> None:
+        """Have the group remember this; `_on_commit` gets the result. Never raises.
+
+        Under the lock: of two commits the later one has to be the newer one.
+        """
         consumer = self._consumer
-        if consumer is None:
+        if not wanted or consumer is None:
             return
-        named = [TopicPartition(self._topic, number, *each) for number, each in offsets.items()]
-        known = {number: self._partitions.by_number.get(number) for number in offsets}
+        self._partitions.ask(wanted)
+        named = [TopicPartition(self._topic, number, *progress) for number, progress in wanted.items()]
         try:
-            consumer.commit(offsets=named, asynchronous=False)
+            consumer.commit(offsets=named, asynchronous=True)
         except KafkaException as error:
-            code = error.args[0].code()
-            level = logging.DEBUG if code in _NOT_OURS or code in DENIED else logging.WARNING
-            log.log(level, "offsets not committed yet: %s", error.args[0].str())
-            if code in DENIED or error.args[0].fatal():
-                self._clients.note(translate(error.args[0], "committing offsets"))
+            self._on_commit(error.args[0], named)
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """The result of a commit. Never raises: that would throw away what the poll brought."""
+        refusal = error
+        for each in partitions:
+            refusal = refusal or each.error
+            progress = Progress(each.offset, each.metadata or NOT_BEGUN)
+            self._partitions.settle(each.partition, progress, remembered=(each.error or error) is None)
+        if refusal is None:
             return
-        for number, (offset, metadata) in offsets.items():
-            partition = known[number]
-            if partition is not None:
-                partition.committed, partition.metadata = offset, metadata
+        self._refused = True
+        code = refusal.code()
+        if code in DENIED or refusal.fatal():
+            self._clients.note(translate(refusal, "committing offsets"))
+        elif code not in _NOT_OURS:
+            log.warning("offsets not committed yet: %s", refusal.str())
+
+    def _ask_again(self) -> None:
+        """What the group refused is not left to the next batch, which may be far."""
+        if self._refused and self._committing.acquire(
+            blocking=False
+        ):  # else a batch is on its way, which asks too
+            try:
+                self._refused = False
+                self._commit_answered(list(self._partitions.by_number))
+            finally:
+                self._committing.release()
 
     def rewind(self) -> None:
         """See `Transport.rewind`."""
@@ -386,7 +423,8 @@ class KafkaTransport(Transport):
             for each in consumer.committed(named, timeout=TOPIC_SECONDS):
                 partition = self._partitions.by_number.get(each.partition)
                 if each.offset >= 0 and partition is not None:
-                    partition.answered = partition.committed = each.offset
+                    partition.answered = each.offset
+                    partition.remembered = partition.asked = Progress(each.offset, begun(1))
         except KafkaException as error:
             raise_translated(error, "asking for the committed offsets")
 
@@ -401,10 +439,19 @@ class KafkaTransport(Transport):
             with self._listening:
                 with self._committing:
                     self._commit_answered(list(self._partitions.by_number), given_back=True)
-                consumer.close()
+                _leave(consumer)
                 self._consumer = None
         self._delivery.close()
         self._producer.flush(0)
+
+
+def _leave(consumer: Consumer) -> None:
+    """Close it, with the brokers' answer to the last commit; but it waits for ever where none comes (issue 3740)."""
+    closing = threading.Thread(target=consumer.close, name="imagebus-closing", daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS)
+    if closing.is_alive():
+        log.warning("the group was not left in %.0f s: no coordinator answers", CLOSE_SECONDS)
 
 
 def _headers(record: Record) -> list[tuple[str, bytes | None]]:

@@ -1,7 +1,9 @@
-"""Why a secured connection does not come about, found out with one handshake of Python's own.
+"""Who is at the other end, and why a secured connection does not come about: a look with Python's own socket.
 
 librdkafka has the same words for a foreign authority and a foreign host name, and none at all for a
-client that speaks plaintext to a TLS port. Here nothing is sent but a TLS handshake: no request, no login.
+client that speaks plaintext to a TLS port. It says that all brokers are down once, and not always: a
+coordinator that loses its address meanwhile spoils its count. Here nothing is sent but a TLS handshake: no
+request, no login.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import ssl
 from collections.abc import Mapping
 
 LOOK_SECONDS = 2.0  # for each step of a handshake that a broker next door finishes in milliseconds
+KNOCK_SECONDS = 0.5  # for a connection alone; whoever asks waits for it inside a callback
 _WRONG_NAME = (62, 64)  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 
 
@@ -25,7 +28,7 @@ def speaks_tls(server: str) -> bool | None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is trusted to it
     try:
-        with _connect(server) as plain:
+        with _connect(server, LOOK_SECONDS) as plain:
             try:
                 context.wrap_socket(plain).close()
             except ssl.SSLError as error:
@@ -38,11 +41,22 @@ def speaks_tls(server: str) -> bool | None:
         return None
 
 
+def anyone_listens(servers: str) -> bool:
+    """Whether any of `servers`, as in bootstrap.servers, takes a connection."""
+    for server in servers.split(","):
+        try:
+            _connect(server, KNOCK_SECONDS).close()
+        except OSError:
+            continue
+        return True
+    return False
+
+
 def certificate_trouble(server: str, settings: Mapping[str, str]) -> tuple[str, str] | None:
     """The setting to look at and what is wrong with the certificate of `server`; None when that is not it."""
     try:
         context = _verifying(settings)
-        with _connect(server) as plain:
+        with _connect(server, LOOK_SECONDS) as plain:
             context.wrap_socket(plain, server_hostname=_split(server)[0]).close()
     except ssl.SSLCertVerificationError as error:
         key = "bootstrap.servers" if error.verify_code in _WRONG_NAME else "ssl.ca.location"
@@ -68,8 +82,8 @@ def _verifying(settings: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _connect(server: str) -> socket.socket:
-    return socket.create_connection(_split(server), LOOK_SECONDS)
+def _connect(server: str, seconds: float) -> socket.socket:
+    return socket.create_connection(_split(server), seconds)
 
 
 def _split(server: str) -> tuple[str, int]:
