@@ -9,6 +9,7 @@ is the difference.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka import Message as Record
@@ -17,19 +18,23 @@ import replier
 from imagebus import cli
 from imagebus.messages import Message
 from imagebus.transports import kafka
+from imagebus.transports.base import Commit
 from imagebus.transports.kafka.delivery import produce
 
 
 class CarelessTransport(kafka.KafkaTransport):
     """Loses what is on its way when the process is killed."""
 
-    def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
+    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
         for message in outgoing:
             produce(self._producer, message, _unheard)
         self._producer.poll(0)
         ends = self._partitions.ends(message.receipt for message in received)
         offsets = [TopicPartition(self._topic, number, end) for number, end in ends.items()]
         self._subscribed().commit(offsets=offsets, asynchronous=True)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
 
 def _unheard(_error: KafkaError | None, _record: Record) -> None:

@@ -11,6 +11,7 @@ import math
 import re
 import struct
 import zlib
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -52,7 +53,7 @@ def read_images(envelope: Envelope, message: Message, *, max_images: int = MAX_I
     check_size(message.value)
     match envelope.content_type:
         case "application/octet-stream":
-            return _raw(message, max_images)
+            return _raw(envelope, message.value, max_images)
         case "image/png" | "image/jpeg":
             return read_picture(message.value)[np.newaxis]
         case "application/json":
@@ -134,22 +135,26 @@ def _grey_square(picture: Image.Image) -> Images:
     return np.array(grey, dtype=np.uint8)
 
 
-def _raw(message: Message, max_images: int) -> Images:
+def _raw(envelope: Envelope, value: bytes, max_images: int) -> Images:
     """Raw bytes, row-major; the `shape` and `dtype` headers say how to read them."""
-    if (message.header("dtype") or "uint8") != "uint8":
+    if (envelope.dtype or "uint8") != "uint8":
         raise BadMessage(ErrorCode.DTYPE, "raw images are uint8")
-    stated = message.header("shape")
-    if stated is None:
-        shape = [math.ceil(len(message.value) / (SIDE * SIDE)), SIDE, SIDE]
+    if envelope.shape is None:
+        shape = [math.ceil(len(value) / (SIDE * SIDE)), SIDE, SIDE]
     else:
-        numbers = [number.strip() for number in stated.split(",", 4)]
-        if not all(_DIMENSION.fullmatch(number) for number in numbers):
-            raise BadMessage(ErrorCode.SHAPE, "the shape header is not N,28,28")
-        shape = [int(number) for number in numbers]
+        shape = _stated_shape(envelope.shape)
     _check_shape(shape, max_images)
-    if math.prod(shape) != len(message.value):
+    if math.prod(shape) != len(value):
         raise BadMessage(ErrorCode.SHAPE, "the value does not have as many bytes as its shape")
-    return np.frombuffer(message.value, np.uint8).reshape(shape[0], SIDE, SIDE)
+    return np.frombuffer(value, np.uint8).reshape(shape[0], SIDE, SIDE)
+
+
+@lru_cache(maxsize=64)  # a requestor sends one shape again and again
+def _stated_shape(stated: str) -> list[int]:
+    numbers = [number.strip() for number in stated.split(",", 4)]
+    if not all(_DIMENSION.fullmatch(number) for number in numbers):
+        raise BadMessage(ErrorCode.SHAPE, "the shape header is not N,28,28")
+    return [int(number) for number in numbers]
 
 
 def _v2(value: bytes, max_images: int) -> Images:

@@ -32,6 +32,7 @@ from imagebus.errors import BadMessage
 
 Images = npt.NDArray[np.uint8]  # (N, 28, 28), grey levels 0-255
 Probabilities = npt.NDArray[np.float32]  # (N, number of labels), rows sum to 1
+Ranked = list[tuple[str, float]]  # an image's likeliest labels, the first one first
 
 RAW = "application/octet-stream"
 PNG = "image/png"
@@ -56,6 +57,7 @@ _DEAD_LETTER_REASON = frozenset(
     {DEAD_LETTER_CODE, DEAD_LETTER_CUT, "kafka_dlt-exception-fqcn", "kafka_dlt-exception-message"}
 )
 _BEGINS_AN_OBJECT = re.compile(rb"[ \t\r\n]*\{")  # in JSON's own white space
+_INTEGER = re.compile(r"[0-9]{1,18}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"[0-9a-f-]{1,64}")
 
@@ -116,8 +118,18 @@ class Message:
         """
         for header, value in self.headers[:MAX_HEADERS]:
             if header == name and value is not None:
-                return value[:MAX_HEADER_BYTES].decode(errors="replace")
+                return _text(value)
         return None
+
+    def texts(self) -> dict[str, str]:
+        """All headers, as `header` reads each: for who asks for many."""
+        return {
+            name: _text(value) for name, value in reversed(self.headers[:MAX_HEADERS]) if value is not None
+        }
+
+
+def _text(value: bytes) -> str:
+    return value[:MAX_HEADER_BYTES].decode(errors="replace")
 
 
 class ModelIdentity(Protocol):
@@ -145,9 +157,8 @@ class Model:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """What must be known of a request to answer it at all."""
+class Envelope(NamedTuple):
+    """What must be known of a request to answer it at all, and what its headers say of the pixels."""
 
     id: str
     sha256: str  # hex digest of the value as it arrived
@@ -159,6 +170,9 @@ class Envelope:
     top: int = TOP
     traceparent: str | None = None
     requestor: str | None = None  # by which a bus that filters brings the reply to its caller alone
+    status: str | None = None  # of a reply
+    shape: str | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,31 +259,37 @@ def read_envelope(message: Message) -> Envelope:
     Raises `BadMessage` when the message cannot be answered, a dead letter: `NO_ID`, `BAD_ID`, or what
     forbids to look for the id in the body, `TOO_LARGE` and `HASH_MISMATCH`.
     """
-    content_type = (message.header("content-type") or RAW).partition(";")[0].strip().lower()
+    headers = message.texts()
+    content_type = headers.get("content-type") or RAW
+    if content_type not in (RAW, V2_JSON):
+        content_type = content_type.partition(";")[0].strip().lower()
     sha256 = sha256_hex(message.value)
-    id = message.header("correlation_id")
+    id = headers.get("correlation_id")
     if id is None and message.key:
-        id = message.key[:MAX_HEADER_BYTES].decode(errors="replace")
+        id = _text(message.key)
     if id is None and content_type == V2_JSON:
         id = _id_in_body(message, sha256)
     if id is None:
         raise BadMessage(ErrorCode.NO_ID, "no correlation_id header, no key and no id in the body")
     if not is_id(id):
         raise BadMessage(ErrorCode.BAD_ID, "the request id is not 1 to 64 of A-Z a-z 0-9 . _ -")
-    traceparent = message.header("traceparent")
-    requestor = message.header("requestor")
+    traceparent = headers.get("traceparent")
+    requestor = headers.get("requestor")
     return Envelope(
         id=id,
         sha256=sha256,
         content_type=content_type,
-        claimed_sha256=message.header("sha256"),
+        claimed_sha256=headers.get("sha256"),
         # A reply under a key as large as the request would be larger than what the bus takes.
         key=message.key if len(message.key or b"") <= MAX_HEADER_BYTES else None,
-        reply_to=message.header("reply_to"),
-        deadline=_integer(message.header("deadline")),
-        top=_integer(message.header("top")) or TOP,
+        reply_to=headers.get("reply_to"),
+        deadline=_integer(headers.get("deadline")),
+        top=_integer(headers.get("top")) or TOP,
         traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
         requestor=requestor if requestor and is_id(requestor) else None,
+        status=headers.get("status"),
+        shape=headers.get("shape"),
+        dtype=headers.get("dtype"),
     )
 
 
@@ -283,7 +303,7 @@ def check_envelope(
     """
     if envelope.reply_to is not None and envelope.reply_to not in reply_topics:
         raise BadMessage(ErrorCode.REPLY_TO, "reply_to names a topic that this replier may not answer to")
-    if message.header("status") is not None:
+    if envelope.status is not None:
         raise BadMessage(ErrorCode.WRONG_TYPE, "this is a reply, not a request")
     if not message.value:
         raise BadMessage(ErrorCode.EMPTY, "the request has no value")
@@ -340,16 +360,25 @@ def read_json(value: bytes) -> dict[str, Any]:
 
 def _integer(text: str | None) -> int | None:
     """A decimal number of at most 18 digits, so that no header can make a huge one."""
-    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text) else None
+    return int(text) if text is not None and _INTEGER.fullmatch(text) else None
 
 
 # --- replies -----------------------------------------------------------------------------------
 
 
 def encode_reply(
-    envelope: Envelope, topic: str, model: ModelIdentity, labels: Sequence[str], probabilities: Probabilities
+    envelope: Envelope,
+    topic: str,
+    model: ModelIdentity,
+    labels: Sequence[str],
+    probabilities: Probabilities,
+    ranked: Sequence[Ranked] | None = None,
 ) -> Message:
-    """The predictions for one request, as its reply message; `probabilities` is (N, len(labels))."""
+    """The predictions for one request, as its reply message; `probabilities` is (N, len(labels)).
+
+    `ranked` is what `rank` gives for these images with the request's `top` or more, where that was done for
+    many requests at once.
+    """
     if envelope.content_type == V2_JSON:
         body = _v2_body(envelope, model, labels, probabilities)
     else:
@@ -357,7 +386,10 @@ def encode_reply(
             "id": envelope.id,
             "sha256": envelope.sha256,
             "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
-            "predictions": _predictions(labels, probabilities, envelope.top),
+            "predictions": [
+                {"label": each[0][0], "probability": each[0][1], "top": each[: envelope.top]}
+                for each in ranked or rank(labels, probabilities, envelope.top)
+            ],
         }
     return _reply(envelope, topic, b"ok", orjson.dumps(body))
 
@@ -461,15 +493,15 @@ def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Messa
     return Message(topic, value, key=envelope.key or envelope.id.encode(), headers=headers)
 
 
-def _predictions(labels: Sequence[str], probabilities: Probabilities, top: int) -> list[dict[str, Any]]:
-    order = (-probabilities).argsort(axis=1, kind="stable")[:, :top].tolist()
+def rank(labels: Sequence[str], probabilities: Probabilities, top: int) -> list[Ranked]:
+    """For each of (N, len(labels)) images its `top` likeliest labels, in order, each with its probability."""
+    order = (-probabilities).argsort(axis=1, kind="stable")[:, :top]
     # Four digits are what a person reads; float64 so that they print as four digits.
-    rounded = probabilities.astype(np.float64).round(4).tolist()
-    predictions = []
-    for indices, row in zip(order, rounded, strict=True):
-        ranked = [(labels[index], row[index]) for index in indices]
-        predictions.append({"label": ranked[0][0], "probability": ranked[0][1], "top": ranked})
-    return predictions
+    rounded = np.take_along_axis(probabilities, order, axis=1).astype(np.float64).round(4)
+    return [
+        [(labels[index], probability) for index, probability in zip(*pair, strict=True)]
+        for pair in zip(order.tolist(), rounded.tolist(), strict=True)
+    ]
 
 
 def _v2_body(

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,22 +23,28 @@ from imagebus.classifier import Classifier
 from imagebus.errors import BadMessage, CommitFailed, ModelError
 from imagebus.formats import read_images
 from imagebus.messages import (
+    TOP,
     Envelope,
     ErrorCode,
     Images,
     Message,
     Probabilities,
+    Ranked,
     check_envelope,
     dead_letter,
     encode_error,
     encode_reply,
+    rank,
     read_envelope,
 )
 from imagebus.metrics import Metrics
-from imagebus.transports.base import Transport
+from imagebus.transports.base import Commit, Transport
 
 log = logging.getLogger(__name__)
 
+Answer = Probabilities | Exception  # the model's, to one package
+
+GLANCE_SECONDS = 0.002  # for what comes next, while something is in hand; a confirmation takes as long
 BACK_OFF = (0.1, 5.0)  # seconds before trying again after a failed commit: the first, and the longest
 MAX_ATTEMPTS = 3  # of a message that the replier died with each time
 UNHEALTHY = (
@@ -43,11 +52,21 @@ UNHEALTHY = (
 )
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Requests that are being predicted: those that can be answered, and the outcomes of the others, by place."""
+
+    messages: Sequence[Message]
+    outcomes: dict[int, Message] = field(default_factory=dict)
+    answerable: list[tuple[int, Envelope, Images]] = field(default_factory=list)
+    answers: Future[list[Answer]] = field(default_factory=Future)
+
+
 class _UnderWay(NamedTuple):
     """A batch that is being confirmed and committed."""
 
     batch: Sequence[Message]
-    commit: Future[None]
+    commit: Commit
 
 
 class Worker:
@@ -80,40 +99,68 @@ class Worker:
         self._max_wait = max_wait
         self._require_hash = require_hash
         self._group = group
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="imagebus-model")
         self._stopping = threading.Event()
         self._back_off = BACK_OFF[0]
         self._too_large: set[Hashable] = set()  # receipts of requests whose reply the bus refused
         self._model_failures = 0  # batches in a row of which the model could not do any package
 
     def run(self) -> None:
-        """Serve until `stop()`; the batch at hand is finished first.
+        """Serve until `stop()`; what is in hand by then is finished.
 
-        While one batch's outcomes are confirmed and committed, the next one is predicted: never more
-        than two are in hand, and they are committed in their order. Raises `TransportError` when the
-        bus fails for good, `ModelError` when the model fails on batch after batch.
+        Behind a full batch there will be more: the next one is received and waits for the model while that is
+        at work, and the last one's outcomes are confirmed meanwhile. Never more than three are in hand, and
+        they are committed in their order. Raises `TransportError` when the bus fails for good, `ModelError`
+        when the model fails on batch after batch.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="imagebus-commit") as committer:
-            under_way: _UnderWay | None = None
-            try:
-                while not self._stopping.is_set():
-                    batch = fill(self._transport.receive, self._max_batch_size, self._max_wait)
-                    self.metrics.lost = self._transport.lost
-                    self.metrics.failed_acknowledgements = self._transport.failed_acknowledgements
-                    outgoing = self.handle(batch) if batch else []
-                    if not self._settle(under_way):
-                        under_way = None
-                        continue  # this batch was received after what failed, and comes again with it
+        predicting: deque[_Batch] = deque()
+        under_way: _UnderWay | None = None
+        try:
+            while not self._stopping.is_set():
+                if batch := self._receive(busy=bool(predicting or under_way)):
+                    full = len(batch) >= self._max_batch_size > 1
+                    predicting.append(self._begin(batch, aside=full or bool(predicting)))
+                    if full and len(predicting) == 1:
+                        continue
+                done = predicting.popleft() if predicting else None
+                outgoing = self._finish(done) if done else []
+                if not self._settle(under_way):
+                    predicting.clear()  # received after what failed: they come again with it
                     under_way = None
-                    if batch:
-                        committing = committer.submit(self._transport.commit, batch, outgoing)
-                        under_way = _UnderWay(batch, committing)
-                    if any(message.attempt > 1 for message in batch):
+                    continue
+                under_way = None
+                if done:
+                    under_way = _UnderWay(
+                        done.messages, self._transport.begin_commit(done.messages, outgoing)
+                    )
+                    if any(message.attempt > 1 for message in done.messages):
                         # A reader died with it: it is committed before anything else is touched.
                         self._settle(under_way)
                         under_way = None
-                    self._check_model()
-            finally:
-                self._settle(under_way)
+                self._check_model()
+        finally:
+            if self._settle(under_way):
+                self._finish_all(predicting)
+
+    def _receive(self, *, busy: bool) -> list[Message]:
+        """The next batch. While another one is in hand there is no waiting for a fuller one."""
+        if busy:
+            batch = self._transport.receive(self._max_batch_size, GLANCE_SECONDS)
+        else:
+            batch = fill(self._transport.receive, self._max_batch_size, self._max_wait)
+        self.metrics.lost = self._transport.lost
+        self.metrics.failed_acknowledgements = self._transport.failed_acknowledgements
+        return batch
+
+    def _finish_all(self, predicting: deque[_Batch]) -> None:
+        """At a stop: what the model has is answered, unless a commit fails; then it comes again elsewhere."""
+        while predicting:
+            batch = predicting.popleft()
+            outgoing = self._finish(batch)
+            if not self._settle(
+                _UnderWay(batch.messages, self._transport.begin_commit(batch.messages, outgoing))
+            ):
+                return
 
     def _settle(self, under_way: _UnderWay | None) -> bool:
         """Wait for a commit and read its result; False when everything since has to be done again."""
@@ -150,31 +197,48 @@ class Worker:
 
         Nothing is sent. Raises nothing because of a message, whatever is in it.
         """
-        self.metrics.in_flight += len(batch)
-        self.metrics.batch_size.observe(len(batch))
-        outcomes: dict[int, Message] = {}
-        answerable: list[tuple[int, Envelope, Images]] = []
-        for place, message in enumerate(batch):
+        return self._finish(self._begin(batch, aside=False))
+
+    def _begin(self, messages: Sequence[Message], *, aside: bool) -> _Batch:
+        """Read a batch and let the model predict its images: `aside`, on another thread, or at once."""
+        self.metrics.in_flight += len(messages)
+        self.metrics.batch_size.observe(len(messages))
+        batch = _Batch(messages)
+        for place, message in enumerate(messages):
             try:
                 envelope = self._read_envelope(message)
             except BadMessage as error:
-                outcomes[place] = self._set_aside(message, error)
+                batch.outcomes[place] = self._set_aside(message, error)
                 continue
             try:
-                answerable.append((place, envelope, self._read_request(envelope, message)))
+                batch.answerable.append((place, envelope, self._read_request(envelope, message)))
             except BadMessage as error:
-                outcomes[place] = self._refuse(envelope, error)
+                batch.outcomes[place] = self._refuse(envelope, error)
+        packages = [images for *_, images in batch.answerable]
+        if aside:
+            batch.answers = self._model_thread.submit(self._predict, packages)
+        else:
+            batch.answers.set_result(self._predict(packages))
+        return batch
 
+    def _predict(self, packages: Sequence[Images]) -> list[Answer]:
         started = time.perf_counter()
-        answers = predict_each(self._classifier.predict, [images for *_, images in answerable])
+        answers = predict_each(self._classifier.predict, packages)
         self.metrics.inference_seconds.observe(time.perf_counter() - started)
-        for (place, envelope, images), answer in zip(answerable, answers, strict=True):
-            outcomes[place] = self._answer(envelope, images, answer)
+        return answers
+
+    def _finish(self, batch: _Batch) -> list[Message]:
+        """Wait for the model, and make the outcome of each message."""
+        answers = batch.answers.result()
+        outcomes = batch.outcomes
+        ranked = self._rank(answers)
+        for (place, envelope, images), answer in zip(batch.answerable, answers, strict=True):
+            outcomes[place] = self._answer(envelope, images, answer, ranked)
         if answers:
             all_failed = all(isinstance(answer, Exception) for answer in answers)
             self._model_failures = self._model_failures + 1 if all_failed else 0
-        self.metrics.requests += len(batch)
-        return [outcomes[place] for place in range(len(batch))]
+        self.metrics.requests += len(batch.messages)
+        return [outcomes[place] for place in range(len(batch.messages))]
 
     def _read_envelope(self, message: Message) -> Envelope:
         """Who asks; raises `BadMessage` for what becomes a dead letter."""
@@ -194,13 +258,30 @@ class Worker:
             )
         return read_images(envelope, message)
 
-    def _answer(self, envelope: Envelope, images: Images, answer: Probabilities | Exception) -> Message:
+    def _rank(self, answers: Sequence[Answer]) -> Iterator[Ranked]:
+        """The likeliest labels of all images of a batch: at once, for one package alone costs as much as many."""
+        probabilities = [answer for answer in answers if not isinstance(answer, Exception)]
+        if not probabilities:
+            return iter(())
+        return iter(rank(self._classifier.labels, np.concatenate(probabilities), TOP))
+
+    def _answer(
+        self, envelope: Envelope, images: Images, answer: Answer, ranked: Iterator[Ranked]
+    ) -> Message:
         if isinstance(answer, Exception):
             log.error("the model failed on request %s: %s", envelope.id, answer)
             return self._refuse(envelope, BadMessage(ErrorCode.MODEL, "the model failed on these images"))
         self.metrics.images += len(images)
         log.debug("answered %s: %d images", envelope.id, len(images))
-        return encode_reply(envelope, self._replies, self._classifier.model, self._classifier.labels, answer)
+        likeliest = list(islice(ranked, len(answer)))
+        return encode_reply(
+            envelope,
+            self._replies,
+            self._classifier.model,
+            self._classifier.labels,
+            answer,
+            likeliest if envelope.top <= TOP else None,
+        )
 
     def _refuse(self, envelope: Envelope, error: BadMessage) -> Message:
         self.metrics.errors[error.code] += 1
@@ -213,9 +294,7 @@ class Worker:
         return dead_letter(message, self._dead_letter_topic, error, group=self._group)
 
 
-def predict_each(
-    predict: Callable[[Images], Probabilities], packages: Sequence[Images]
-) -> list[Probabilities | Exception]:
+def predict_each(predict: Callable[[Images], Probabilities], packages: Sequence[Images]) -> list[Answer]:
     """Predict all packages in one batch; each one's probabilities, or the error it raises by itself.
 
     When the batch fails it is halved and tried again, so that one package cannot fail its neighbours; one
@@ -231,15 +310,15 @@ def predict_each(
             return [_predict_again(predict, packages[0])]
         half = len(packages) // 2
         return predict_each(predict, packages[:half]) + predict_each(predict, packages[half:])
-    ends = np.cumsum([len(images) for images in packages])
-    answers = np.split(probabilities, ends[:-1])
+    ends = [0, *accumulate(len(images) for images in packages)]
+    answers = [probabilities[start:end] for start, end in pairwise(ends)]
     if np.isfinite(probabilities).all():
-        return list(answers)
+        return [*answers]
     nonsense = ModelError("the model gave something that is no number")
     return [answer if np.isfinite(answer).all() else nonsense for answer in answers]
 
 
-def _predict_again(predict: Callable[[Images], Probabilities], images: Images) -> Probabilities | Exception:
+def _predict_again(predict: Callable[[Images], Probabilities], images: Images) -> Answer:
     try:
         return predict(images)
     except Exception as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,19 +135,36 @@ def test_a_failed_commit_is_done_again_and_the_caller_sees_one_answer() -> None:
     assert len(bus.topics["replies"]) == 1
 
 
+def test_a_backlog_is_answered_in_its_order_although_commits_fail_with_batches_in_hand() -> None:
+    bus = MemoryBus()
+    ids = [f"{number:02}" for number in range(41)]
+    with MemoryTransport(bus) as sender:
+        for id in ids:
+            sender.publish(encode_request(package(1), "requests", id=id))
+    bus.fail_next_commits(3)
+    worker = worker_on(bus, max_batch_size=4)
+
+    with serving(worker), bus.changed:
+        assert bus.changed.wait_for(lambda: len(bus.topics["replies"]) >= len(ids), 30)
+
+    assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
+    assert worker.metrics.failed_commits == 3
+    assert bus.groups["requests", "repliers"].position == len(ids)
+
+
 def test_stop_finishes_the_batch_at_hand() -> None:
     bus = MemoryBus()
     with MemoryTransport(bus) as sender:
         for _ in range(10):
             sender.publish(encode_request(package(1), "requests"))
     worker = worker_on(bus, max_batch_size=4)
-    handle = worker.handle
+    begin = worker._begin
 
-    def stop_then_handle(batch: list[Message]) -> list[Message]:
+    def stop_then_begin(messages: Sequence[Message], *, aside: bool) -> Any:
         worker.stop()
-        return handle(batch)
+        return begin(messages, aside=aside)
 
-    worker.handle = stop_then_handle  # type: ignore[method-assign, assignment]
+    worker._begin = stop_then_begin  # type: ignore[method-assign]
     worker.run()
 
     assert len(bus.topics["replies"]) == 4

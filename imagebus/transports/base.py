@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from imagebus.errors import TransportError
 from imagebus.messages import Message
@@ -14,12 +14,18 @@ OnAssigned = Callable[[Sequence[int]], None]
 OnDelivery = Callable[[TransportError | None], None]
 
 
+class Commit(Protocol):
+    """A commit that was begun."""
+
+    def result(self) -> None:
+        """Wait for its end; raises what came of it. Called once."""
+
+
 class Transport(ABC):
     """One client's connection to a bus: a replier's or a requestor's.
 
-    Threads: `receive` and `rewind` are called from one thread, `commit` from one at a time, which may be
-    another, and `publish` from any number. `close` is called when no other call is running. Callbacks
-    are called from inside `receive` or `publish`, must be quick and must not raise.
+    Threads: `publish` is called from any number of threads, all else from one. Callbacks are called from
+    inside `receive` or `publish`, must be quick and must not raise.
 
     `lost` counts messages that the bus deleted (retention) before this group had committed them,
     `failed_acknowledgements` those that came again although they were committed, and were told by their ids.
@@ -61,8 +67,8 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
-        """Make `outgoing` exist, then mark `received` as done; blocks until both are true.
+    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
+        """Make `outgoing` exist, then mark `received` as done; `result()` blocks until that is so.
 
         `outgoing` is empty, or has the outcome of each received message in its place. The outcomes of
         messages that went to another member meanwhile are not sent.
@@ -70,9 +76,14 @@ class Transport(ABC):
         1. publish every message of `outgoing` and wait until the bus confirmed each;
         2. only then record that `received` need not come again.
 
-        Raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and the caller goes back
-        with `rewind`. Whatever was marked done stays done.
+        `result()` raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and the caller
+        goes back with `rewind`. Whatever was marked done stays done. One commit is ended before the next
+        is begun, so that they are in order.
         """
+
+    def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
+        """`begin_commit`, and wait for its end."""
+        self.begin_commit(received, outgoing).result()
 
     @abstractmethod
     def rewind(self) -> None:

@@ -9,11 +9,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from imagebus.errors import CommitFailed, PublishFailed, TransportError
 from imagebus.messages import Message
-from imagebus.transports.base import OnAssigned, OnDelivery, Transport
+from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
 
 
 @dataclass
@@ -99,13 +100,17 @@ class MemoryTransport(Transport):
         if on_delivery is not None:
             on_delivery(None)
 
-    def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
+    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
+        commit: Future[None] = Future()
         with self._bus.changed:
             if self._bus.refuses_commit():
-                raise CommitFailed("the memory bus was told to fail this commit")
+                commit.set_exception(CommitFailed("the memory bus was told to fail this commit"))
+                return commit
             for message in outgoing:
                 self._append(message)
             self._open.difference_update(message.receipt for message in received)
+        commit.set_result(None)
+        return commit
 
     def rewind(self) -> None:
         with self._bus.changed:

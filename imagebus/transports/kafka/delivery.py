@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ HURRY_SECONDS = 5.0
 LOOK_SECONDS = 0.5  # between two looks at whether there is a hurry
 
 Hurry = Callable[[], "float | None"]
+Finish = Callable[[], None]
 OnRecord = Callable[[KafkaError | None, Record], None]
 T = TypeVar("T")
 
@@ -39,14 +40,15 @@ T = TypeVar("T")
 class Delivery(Protocol):
     """One of the guarantees."""
 
-    commits_offsets: bool  # whether `deliver` has committed them
+    commits_offsets: bool  # whether this has committed them
 
-    def deliver(
+    def begin(
         self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], consumer: Consumer, hurry: Hurry, /
-    ) -> None:
-        """Make `outgoing` exist, or raise `CommitFailed`; `ends` are the offsets that they answer up to.
+    ) -> Finish:
+        """Make `outgoing` exist; `ends` are the offsets that they answer up to.
 
-        `hurry` gives the moment from which on there are only `HURRY_SECONDS`, None while there is none.
+        What is returned waits for that, and raises `CommitFailed` where it did not succeed. `hurry` gives
+        the moment from which on there are only `HURRY_SECONDS`, None while there is none.
         """
         ...
 
@@ -118,18 +120,19 @@ class AtLeastOnce:
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
 
-    def deliver(
+    def begin(
         self,
         outgoing: Sequence[Message],
         _ends: Sequence[TopicPartition],
         _consumer: Consumer,
         hurry: Hurry,
         /,
-    ) -> None:
-        """See `Delivery.deliver`."""
-        if not outgoing:
-            return
+    ) -> Finish:
+        """See `Delivery.begin`. librdkafka's own threads send, while the caller does other things."""
         batch = Batch(self._producer, outgoing)
+        return partial(self._finish, batch, hurry) if outgoing else batch.check
+
+    def _finish(self, batch: Batch, hurry: Hurry) -> None:
         deadline = time.monotonic() + CONFIRM_SECONDS
         while unconfirmed := self._producer.flush(LOOK_SECONDS):
             if time.monotonic() > in_a_hurry(deadline, hurry()):
@@ -159,6 +162,7 @@ class ExactlyOnce:
     def __init__(self, clients: Clients, transactional_id: str) -> None:
         self._clients = clients
         self._id = transactional_id
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagebus-transactions")
         self._is_useless = False
         try:
             self._producer = self._new_producer()
@@ -171,18 +175,22 @@ class ExactlyOnce:
         self._retry(lambda: producer.init_transactions(TRANSACTION_SECONDS))
         return producer
 
-    def deliver(
+    def begin(
         self,
         outgoing: Sequence[Message],
         ends: Sequence[TopicPartition],
         consumer: Consumer,
         hurry: Hurry,
         /,
-    ) -> None:
-        """See `Delivery.deliver`.
+    ) -> Finish:
+        """See `Delivery.begin`. The offsets are added under the group's membership as it is now."""
+        member = consumer.consumer_group_metadata() if ends else None
+        return self._thread.submit(self._deliver, outgoing, ends, member, hurry).result
 
-        1. begin; 2. send; 3. add the offsets, under the group's membership as it is now; 4. commit.
-        """
+    def _deliver(
+        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], member: Any, hurry: Hurry
+    ) -> None:
+        """1. begin; 2. send; 3. add the offsets; 4. commit."""
         producer = self._producer
         try:
             producer.begin_transaction()
@@ -191,7 +199,6 @@ class ExactlyOnce:
                 self._retry(lambda: producer.abort_transaction(TRANSACTION_SECONDS))
                 batch.check()
             if ends:
-                member = consumer.consumer_group_metadata()
                 add = partial(producer.send_offsets_to_transaction, list(ends), member, TRANSACTION_SECONDS)
                 # librdkafka heeds no time limit here when the group's coordinator is away (its issue 5456).
                 _within(ADDING_SECONDS, partial(self._retry, add))
@@ -243,6 +250,7 @@ class ExactlyOnce:
 
     def close(self) -> None:
         """See `Delivery.close`. An open transaction is aborted by the brokers when its time is over."""
+        self._thread.shutdown()
         if not self._is_useless:  # else there is nothing to send any more, and a flush would raise
             self._producer.flush(CLOSE_SECONDS)
 

@@ -176,9 +176,9 @@ class Partitions:
         allowed = limit
         for partition in list(self.by_number.values()):
             if partition.suspects:
-                # The dead member had one batch in the model and one on its way to the brokers; or a few.
+                # The dead member had two batches for the model and one on its way to the brokers; or a few.
                 first, last = partition.suspects[0], partition.suspects[-1]
-                in_hand = 2 * limit if partition.deaths == 1 else FEW
+                in_hand = 3 * limit if partition.deaths == 1 else FEW
                 partition.suspects = range(first, min(last + 1, first + in_hand))
                 if (partition.answered or 0) >= partition.suspects[-1] + 1:
                     partition.suspects = range(0)

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
@@ -22,7 +23,7 @@ from confluent_kafka import Message as Record
 from imagebus.config import Settings
 from imagebus.errors import CommitFailed, TransportError
 from imagebus.messages import Message, Position
-from imagebus.transports.base import OnAssigned, OnDelivery, Transport
+from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
 from imagebus.transports.kafka.clients import (
     CONNECT_SECONDS,
     DENIED,
@@ -37,6 +38,7 @@ from imagebus.transports.kafka.delivery import (
     AtLeastOnce,
     Delivery,
     ExactlyOnce,
+    Finish,
     in_a_hurry,
     produce,
 )
@@ -74,6 +76,31 @@ _GONE = frozenset(
 )
 
 
+class _UnderWay:
+    """A commit that was begun. Whoever is first ends it: its caller, or a rebalance that cannot wait for that."""
+
+    def __init__(self, lock: threading.RLock, finish: Finish) -> None:
+        self._lock = lock
+        self._finish: Finish | None = finish
+        self._error: TransportError | None = None
+
+    def end(self) -> None:
+        """See `Commit.result`; but an error is kept for that."""
+        with self._lock:
+            finish, self._finish = self._finish, None
+            if finish is not None:
+                try:
+                    finish()
+                except TransportError as error:
+                    self._error = error
+
+    def result(self) -> None:
+        """See `Commit.result`."""
+        self.end()
+        if self._error is not None:
+            raise self._error
+
+
 class KafkaTransport(Transport):
     """One replier's or requestor's connection to a Kafka cluster.
 
@@ -103,7 +130,8 @@ class KafkaTransport(Transport):
         self._consumer: Consumer | None = None
         self._topic = ""
         self._partitions = Partitions()
-        self._committing = threading.Lock()  # a rebalance waits for the outcomes that are on their way
+        self._committing = threading.RLock()  # the keeper's rebalance may come while the caller commits
+        self._under_way: _UnderWay | None = None  # the last commit that was begun
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
         self._last_poll = time.monotonic()
         self._kept: list[Record] = []  # what the keeper received
@@ -135,6 +163,8 @@ class KafkaTransport(Transport):
             numbers = [each.partition for each in partitions]
             # librdkafka lets go of them after the brokers' answer.
             with self._committing:
+                if self._under_way is not None:
+                    self._under_way.end()
                 self._commit_answered(numbers, given_back=True)
                 self._partitions.remove(numbers)
             tell()
@@ -331,8 +361,8 @@ class KafkaTransport(Transport):
         produce(self._producer, message, delivered)
         self._producer.poll(0)
 
-    def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
-        """See `Transport.commit`. Here it is done as follows.
+    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
+        """See `Transport.begin_commit`. Here it is done as follows.
 
         1. Leave out what is no longer ours: whoever has its partition now answers it.
         2. Deliver the outcomes; for exactly-once, the offsets with them.
@@ -346,14 +376,19 @@ class KafkaTransport(Transport):
             receipts = [received[place].receipt for place in ours]
             ends = self._partitions.ends(receipts)
             offsets = [TopicPartition(self._topic, number, end, begun(1)) for number, end in ends.items()]
-            try:
-                sending = [outgoing[place] for place in ours] if outgoing else []
-                self._delivery.deliver(sending, offsets, consumer, lambda: self.hurried_at)
-            except CommitFailed as error:
-                error.refused = tuple(ours[place] for place in error.refused)
-                raise
-            self._partitions.mark_answered(receipts, committed=self._delivery.commits_offsets)
-            self._commit_answered(list(self._partitions.by_number))
+            sending = [outgoing[place] for place in ours] if outgoing else []
+            finish = self._delivery.begin(sending, offsets, consumer, lambda: self.hurried_at)
+            self._under_way = _UnderWay(self._committing, partial(self._end_commit, ours, receipts, finish))
+            return self._under_way
+
+    def _end_commit(self, ours: Sequence[int], receipts: Sequence[Receipt], finish: Finish) -> None:
+        try:
+            finish()
+        except CommitFailed as error:
+            error.refused = tuple(ours[place] for place in error.refused)
+            raise
+        self._partitions.mark_answered(receipts, committed=self._delivery.commits_offsets)
+        self._commit_answered(list(self._partitions.by_number))
 
     def _commit_answered(self, numbers: Iterable[int], *, given_back: bool = False) -> None:
         """Commit where confirmed outcomes are ahead of what the group remembers. Never raises."""

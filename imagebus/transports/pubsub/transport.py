@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ import grpc
 from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
 from imagebus.messages import Message
 from imagebus.service_account import ServiceAccount
-from imagebus.transports.base import OnAssigned, OnDelivery, Transport
+from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
 from imagebus.transports.pubsub.attributes import from_pubsub, to_pubsub
 from imagebus.transports.pubsub.clients import (
     PASSING,
@@ -70,6 +71,7 @@ class PubSubTransport(Transport):
             self._clients.close()
             raise
         self._sender = Sender(self._clients)
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="imagebus-commit")
         self._topic = ""
         self._subscription = ""
         self._requestor: str | None = None  # of a private inbox: what its requests are marked with
@@ -224,8 +226,11 @@ class PubSubTransport(Transport):
 
         self._sender.put(message.topic, encoded, delivered)
 
-    def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
-        """See `Transport.commit`. Here it is done as follows.
+    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
+        return self._committer.submit(self._commit, received, outgoing)
+
+    def _commit(self, received: Sequence[Message], outgoing: Sequence[Message]) -> None:
+        """See `Transport.begin_commit`. Here it is done as follows.
 
         1. Publish the outcomes, by topic, and wait until each is confirmed.
         2. Note that the messages are answered: from here on one that comes again is only acknowledged.
@@ -298,6 +303,7 @@ class PubSubTransport(Transport):
             self._intake.close(HURRY_SECONDS)
         if self._keeper is not None:
             self._keeper.join(HURRY_SECONDS)
+        self._committer.shutdown()
         self._sender.close(CLOSE_SECONDS)
         for ack_ids in in_parts(self._leases.ack_ids(), ACK_IDS):
             self._modify_leases(ack_ids, 0)  # to the other members, now
