@@ -49,7 +49,7 @@ def options() -> argparse.Namespace:
         "--group", default="repliers", metavar="NAME", help="consumer group: its members share the work"
     )
     serving.add_argument(
-        "--max-batch-size", type=cli.positive, default=64, metavar="N", help="requests in one batch"
+        "--max-batch-size", type=cli.positive, default=128, metavar="N", help="requests in one batch"
     )
     serving.add_argument(
         "--max-wait", type=cli.duration, default=0.0, metavar="MS", help="for a fuller batch"

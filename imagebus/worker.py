@@ -85,7 +85,7 @@ class Worker:
         *,
         replies: str,
         dead_letter_topic: str,
-        max_batch_size: int = 64,
+        max_batch_size: int = 128,
         max_wait: float = 0.0,
         require_hash: bool = False,
         group: str = "",

@@ -237,10 +237,10 @@ def test_ten_thousand_packages_survive_three_killed_repliers(bus: Bus, broker: E
     assert (answered, len(ids), wrong) == (10_000, 10_000, 0)
     keys = Counter(key for key, _ in records(broker, bus.replies))
     assert set(keys) == {id.encode() for id in ids}
-    # Only what was in a killed replier's hands may be answered twice, two batches of 64; or what was asked twice.
+    # Only what was in a killed replier's hands may be answered twice, two batches of 128; or what was asked twice.
     repeats = keys.total() - len(keys)
     print(f"repeated replies: {repeats}, asked again: {client.resent}")
-    assert repeats <= 3 * 2 * 64 + client.resent
+    assert repeats <= 3 * 2 * 128 + client.resent
 
 
 def test_two_repliers_share_the_partitions(bus: Bus, broker: EmbeddedBroker) -> None:

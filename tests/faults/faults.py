@@ -158,9 +158,9 @@ def requestor_killed_and_restarted(scene: Scene, kills: int = 8) -> None:
 
 def backlog_at_ten_times_the_speed(scene: Scene, packages: int = 8000) -> None:
     """Requests come ten times as fast as they are answered: the replier's memory stays flat, nothing is dropped."""
-    replier = scene.replier("sluggish", "400", module="tests.faults.fragile")  # 64 packages in 400 ms
+    replier = scene.replier("sluggish", "800", module="tests.faults.fragile")  # 128 packages in 800 ms
     replier.wait_for(" ready: ")
-    scene.load.send_at(10 * 64 / 0.4)
+    scene.load.send_at(10 * 128 / 0.8)
     scene.load.start()
     scene.load.wait_for_requests(packages)
     scene.load.send_at(10)
