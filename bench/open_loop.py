@@ -9,7 +9,8 @@ stands still, the packages that would have been sent are late as well. With `alo
 leaves when the last one was answered.
 
 It is a process of its own on plain confluent-kafka, so that nothing of what is measured is in its way.
-`late_p99_ms` tells how far behind its own schedule it sent: what it adds to the latencies by itself.
+`late_p99_ms` tells how far behind its own schedule it sent, `cores` how much CPU time it took a second:
+what it adds to the latencies by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +38,7 @@ Seconds = npt.NDArray[np.float64]
 
 FORMATS: dict[str, Encode] = {"raw": encode_request, "v2": encode_v2_request}
 SEED = 2017
-WARM_UP = 0.1  # share of the packages that are sent first and not counted
+WARM_UP = 50  # packages sent one after the other, before those that count; without, the first wait for 0.8 s
 PATIENCE = 15.0  # seconds without an answer after which the rest is lost; a killed server is back in 10
 ALONE_SECONDS = 10.0  # for packages sent alone; a slow server answers fewer of them
 SHORT = 0.0005  # seconds; no thread waits longer for another (5 ms unless told otherwise)
@@ -62,11 +64,10 @@ class Measured:
         lost = np.isnan(self.arrived)
         end = np.nanmax(self.arrived) if not lost.all() else self.sent.max()
         latencies = np.where(lost, max(end, self.sent.max()), self.arrived) - self.intended
-        counted = slice(int(len(latencies) * WARM_UP), None)
-        p50, p99 = np.percentile(latencies[counted], [50, 99]) * 1000
-        late = np.percentile((self.sent - self.intended)[counted], 99) * 1000
+        p50, p99 = np.percentile(latencies, [50, 99]) * 1000
+        late = np.percentile(self.sent - self.intended, 99) * 1000
         return {
-            "packages": len(latencies),
+            "packages": len(latencies) + WARM_UP,
             "unanswered": int(lost.sum()),
             "p50_ms": float(p50),
             "p99_ms": float(p99),
@@ -110,28 +111,27 @@ class Caller:
         return arrived, [int(record.key() or b"-1") for record in records if not record.error()]
 
 
-def alone(caller: Caller, count: int) -> Measured:
+def alone(caller: Caller, numbers: Iterable[int]) -> Measured:
     """One package after the other, each when the one before it was answered."""
     sent, arrived = [], []
     end = time.perf_counter() + ALONE_SECONDS
-    for number in range(count):
-        sent.append(time.perf_counter())
-        if sent[-1] > end:
-            sent.pop()
+    for number in numbers:
+        started = time.perf_counter()
+        if started > end:
             break
         caller.send(number)
-        while True:
-            when, numbers = caller.answered(PATIENCE)
-            if not numbers:
+        answered: list[int] = []
+        while number not in answered:
+            when, answered = caller.answered(PATIENCE)
+            if not answered:
                 raise SystemExit(f"package {number} had no answer in {PATIENCE:.0f} s")
-            if number in numbers:
-                arrived.append(when)
-                break
+        sent.append(started)
+        arrived.append(when)
     return Measured(np.array(sent), np.array(sent), np.array(arrived))
 
 
 def open_loop(caller: Caller, moments: Seconds) -> Measured:
-    """Send a package at each of the moments, and listen in another thread."""
+    """Send a package at each of the moments, and listen in another thread. The warm-up's numbers are taken."""
     arrived = np.full(len(moments), np.nan)
     sent = np.zeros(len(moments))
     all_sent = threading.Event()
@@ -141,20 +141,20 @@ def open_loop(caller: Caller, moments: Seconds) -> Measured:
         waiting, last = len(moments), time.perf_counter()
         while waiting and (not all_sent.is_set() or time.perf_counter() < last + PATIENCE):
             when, numbers = caller.answered(0.2)
-            for number in numbers:
-                if number >= 0 and np.isnan(arrived[number]):
-                    arrived[number] = when - start
+            for place in (number - WARM_UP for number in numbers):
+                if place >= 0 and np.isnan(arrived[place]):
+                    arrived[place] = when - start
                     waiting -= 1
             last = when if numbers else last
 
     listener = threading.Thread(target=listen)
     listener.start()
-    for number, moment in enumerate(moments.tolist()):
+    for place, moment in enumerate(moments.tolist()):
         pause = start + moment - time.perf_counter()
         if pause > 0:
             time.sleep(pause)
-        sent[number] = time.perf_counter() - start
-        caller.send(number)
+        sent[place] = time.perf_counter() - start
+        caller.send(WARM_UP + place)
     all_sent.set()
     listener.join()
     return Measured(moments, sent, arrived)
@@ -164,12 +164,15 @@ def main(bootstrap: str, requests: str, replies: str, form: str, rate: str, amou
     sys.setswitchinterval(SHORT)
     caller = Caller(bootstrap, requests, replies, FORMATS[form])
     gc.disable()  # nothing here goes in circles, and a collection would be a pause
+    alone(caller, range(WARM_UP))
     print("sending:", file=sys.stderr, flush=True)
+    cpu, started = time.process_time(), time.perf_counter()
     if rate == "alone":
-        measured = alone(caller, int(amount))
+        measured = alone(caller, range(WARM_UP, WARM_UP + int(amount)))
     else:
         measured = open_loop(caller, schedule(float(rate), float(amount)))
-    print("done:", json.dumps(measured.figures()), file=sys.stderr, flush=True)
+    cores = (time.process_time() - cpu) / (time.perf_counter() - started)
+    print("done:", json.dumps(measured.figures() | {"cores": cores}), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -158,9 +158,10 @@ def notes(rounds: Rounds) -> list[str]:
             for figure in ("p50_ms", "p99_ms", "late_p99_ms")
         )
         rate = statistics.median(each["check_packages_per_s"] for each in echo)
+        cores = statistics.median(each["check_cores"] for each in echo)
         lines.append(
             f"- the load generator and the bus alone, {rate:,.0f} packages a second to the echo: "
-            f"p50 {p50:.2f} ms, p99 {p99:.2f} ms; p99 of its own delay {late:.2f} ms"
+            f"p50 {p50:.2f} ms, p99 {p99:.2f} ms; p99 of its own delay {late:.2f} ms, for {cores:.2f} of a core"
         )
     return lines
 
