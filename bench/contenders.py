@@ -91,6 +91,7 @@ SERVERS = {
         Server("keras-loop", partial(loop_command, "bench.keras_loop", keras=True)),
         Server("echo", partial(loop_command, "bench.echo")),
         Server("faststream", partial(loop_command, "bench.peers.faststream_app"), PYTHON),
+        Server("faststream-single", partial(loop_command, "bench.peers.faststream_single_app"), PYTHON),
         Server("quix", partial(loop_command, "bench.peers.quix_app"), PYTHON),
         Server(
             "mlserver",

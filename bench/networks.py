@@ -2,9 +2,10 @@
 
     python -m bench.networks two-convolutions|tiny FOLDER
 
-`two-convolutions` is the network of many tutorials, 225,034 parameters; `tiny` has 7,850 and leaves the
-bus and the code around it to be measured. Both are trained a little on the shipped sample: random
-weights find all labels of an image about as likely, and then no reply can be told from a wrong one.
+`two-convolutions` is the network of many tutorials, 225,034 parameters; `tiny` has 12,810 and a third of
+its work, so that the bus and the code around the model are what is measured. Both are trained a little on
+the shipped sample: random weights find all labels of an image about as likely, and then no reply can be
+told from a wrong one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def two_convolutions(x: Any) -> Any:
 
 
 def tiny(x: Any) -> Any:
-    return keras.layers.Flatten()(x)
+    layers = keras.layers
+    x = layers.MaxPooling2D()(layers.Conv2D(16, 3, activation="relu")(x))  # (N, 13, 13, 16)
+    x = layers.MaxPooling2D()(layers.Conv2D(32, 3, activation="relu")(x))  # (N, 5, 5, 32)
+    return layers.Flatten()(x)
 
 
 NETWORKS: dict[str, Callable[[Any], Any]] = {"two-convolutions": two_convolutions, "tiny": tiny}

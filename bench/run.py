@@ -49,7 +49,7 @@ def options(prog: str, documentation: str | None, contenders: Iterable[str]) -> 
         "--singles", type=cli.positive, default=2000, metavar="N", help="packages sent one at a time"
     )
     parser.add_argument(
-        "--keras-seconds", type=float, default=12.0, metavar="S", help="for the Keras loop, a round"
+        "--keras-seconds", type=float, default=12.0, metavar="S", help="for what is slow, a round"
     )
     parser.add_argument(
         "--model",

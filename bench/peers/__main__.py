@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--load-seconds", type=float, default=8.0, metavar="S", help="of each load")
     parser.set_defaults(singles=1000, keras_seconds=8.0)
     args = parser.parse_args()
-    if set(args.only) & set(PEERS):
+    if set(args.only) & {*PEERS, "faststream-single"}:
         environment.set_up()
     with tempfile.TemporaryDirectory(prefix="imagebus-bench-") as folder:
         if args.network:

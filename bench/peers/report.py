@@ -17,7 +17,8 @@ TITLES = {
     "replier": "**replier.py**",
     "careful-loop": "careful loop",
     "quix": "Quix Streams",
-    "faststream": "FastStream",
+    "faststream": "FastStream, in batches",
+    "faststream-single": "FastStream, message by message",
     "mlserver": "MLServer",
     "keras-loop": "loop with Keras `predict`",
 }
@@ -122,7 +123,8 @@ OF_A_TINY_NETWORK = (
     ),
     times("quix", "Quix Streams", 2.5),
     times("mlserver", "MLServer", 5),
-    times("faststream", "FastStream", 15),
+    times("faststream", "FastStream in batches", 15),
+    times("faststream-single", "FastStream message by message", 15),
     times("keras-loop", "the loop with Keras", 500),
 )
 

@@ -18,7 +18,7 @@ from bench.program import Program
 from bench.replies import Topic, check
 
 HALF, MOST = 0.5, 0.9  # of the packages a second that a server made of the backlog
-PEERS = ("faststream", "quix", "mlserver")  # who run in the peers' environment
+PEERS = ("faststream", "quix", "mlserver")
 KILL_AFTER = 0.4  # of a load's time: then the server is killed
 CALLS_LIMIT = 90.0  # seconds for all answers; an overloaded server may need several times what it was sent in
 ECHO_LIMIT = 60.0  # seconds
@@ -43,6 +43,12 @@ def echo(ground: Ground, round_number: int) -> Figures:
     served = serve_backlog(which, ground, f"echo-{round_number}", ECHO_LIMIT)
     measured = calls(which, ground, f"echo-{round_number}-calls", {"check": ECHO_RATE})
     return served.figures | measured | {"check_packages_per_s": ECHO_RATE}
+
+
+def faststream_single(ground: Ground, round_number: int) -> Figures:
+    """FastStream without batches, on as much of the backlog as it can serve in the Keras loop's time."""
+    which = SERVERS["faststream-single"]
+    return serve_backlog(which, ground, f"{which.name}-{round_number}", ground.keras_seconds).figures
 
 
 def keras_loop(ground: Ground, round_number: int) -> Figures:
@@ -113,5 +119,6 @@ ROUND: dict[str, Contender] = {
     "replier": partial(server, SERVERS["replier"]),
     "careful-loop": partial(server, SERVERS["careful-loop"]),
     **{name: partial(server, SERVERS[name]) for name in PEERS},
+    "faststream-single": faststream_single,
     "keras-loop": keras_loop,
 }
