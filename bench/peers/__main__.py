@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 
 from bench import table
+from bench.contenders import SERVERS
 from bench.peers import environment, report
-from bench.peers.rounds import PEERS, ROUND
+from bench.peers.rounds import ROUND
 from bench.program import Program
 from bench.run import measure, options, write_json
 from imagebus import cli
@@ -32,7 +33,7 @@ def main() -> int:
     parser.add_argument("--load-seconds", type=float, default=8.0, metavar="S", help="of each load")
     parser.set_defaults(singles=1000, keras_seconds=8.0)
     args = parser.parse_args()
-    if set(args.only) & {*PEERS, "faststream-single"}:
+    if any(name in SERVERS and SERVERS[name].python == environment.PYTHON for name in args.only):
         environment.set_up()
     with tempfile.TemporaryDirectory(prefix="imagebus-bench-") as folder:
         if args.network:
