@@ -44,7 +44,8 @@ def main() -> int:
     print(f"{conditions['text']}\n\n{report.render(rounds, tiny=args.network == 'tiny')}")
     if args.json:
         write_json(args.json, conditions, rounds)
-    return int(any(each["lost"] or each["wrong"] for each in rounds.get("replier", ())))
+    bad = ("lost", "wrong", "killed_lost", "killed_wrong")
+    return int(any(each[figure] for each in rounds.get("replier", ()) for figure in bad))
 
 
 def build(network: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a round of `make bench-peers` measures of each server: a backlog, four kinds of callers, a kill.
+"""What a round of `make bench-peers` measures of each server: a backlog, callers of three kinds, a kill.
 
 Beside the figures of `bench/contenders.py`: `p50_ms` and `p99_ms` of one package at a time, the same with
 `half_` and `most_` before them at half and at 90 % of what the server made of the backlog in the same
@@ -20,9 +20,9 @@ from bench.replies import Topic, check
 HALF, MOST = 0.5, 0.9  # of the packages a second that a server made of the backlog
 PEERS = ("faststream", "quix", "mlserver")
 KILL_AFTER = 0.4  # of a load's time: then the server is killed
-CALLS_LIMIT = 90.0  # seconds for all answers; an overloaded server may need several times what it was sent in
+CALLS_LIMIT = 90.0  # seconds for all answers; an overloaded server needs several times its load's time
 ECHO_LIMIT = 60.0  # seconds
-ECHO_RATE = 4000.0  # packages a second: more than any model here is asked for
+ECHO_RATE = 4000.0  # packages a second: 90 % of what two convolutions leave to ask for on two cores
 
 
 def server(which: Server, ground: Ground, round_number: int) -> Figures:
