@@ -190,6 +190,17 @@ def test_a_row_ends_with_what_all_kills_cost() -> None:
     assert row.endswith(" 0, 14 of 2,000 |")
 
 
+def test_what_the_load_generator_adds_is_told() -> None:
+    loaded = [
+        {"half_late_p99_ms": 0.5, "most_late_p99_ms": 2.46},
+        {"half_late_p99_ms": 0.6, "most_late_p99_ms": 1.0},
+    ]
+
+    assert report.notes({"replier": loaded, "quix": loaded[1:]}) == [
+        "- behind its own moments the load generator was by at most 2.5 ms (p99 of a load)"
+    ]
+
+
 def test_a_tiny_run_loads_and_kills_the_careful_loop(kafka_jars_here: None, tmp_path: Path) -> None:
     written = tmp_path / "peers.json"
     few = ["--rounds", "1", "--packages", "200", "--singles", "20", "--load-seconds", "2"]

@@ -165,6 +165,17 @@ def notes(rounds: Rounds) -> list[str]:
             f"- the load generator and the bus alone, {rate:,.0f} packages a second to the echo: "
             f"p50 {p50:.2f} ms, p99 {p99:.2f} ms; p99 of its own delay {late:.2f} ms, for {cores:.2f} of a core"
         )
+    behind = [
+        each[figure]
+        for measured in rounds.values()
+        for each in measured
+        for figure in ("half_late_p99_ms", "most_late_p99_ms")
+        if figure in each
+    ]
+    if behind:
+        lines.append(
+            f"- behind its own moments the load generator was by at most {max(behind):.1f} ms (p99 of a load)"
+        )
     return lines
 
 
