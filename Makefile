@@ -2,10 +2,10 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint bench faults fuzz setup clean
+.PHONY: help demo test lint bench bench-peers faults fuzz setup clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 demo:  ## a broker, a replier and a requestor on this machine: twenty packages and a summary
 	@$(PYTHON) tools/install.py broker
@@ -22,6 +22,9 @@ lint: setup  ## ruff and strict mypy
 bench: setup  ## images a second and CPU time beside bare ONNX Runtime and a Keras loop
 	$(RUN) -m bench
 
+bench-peers: setup  ## the same beside FastStream, Quix Streams and MLServer, under load and killed: 20 minutes
+	$(RUN) -m bench.peers
+
 faults: setup  ## three brokers, everything killed in turn under load, and a table: up to 40 minutes
 	$(RUN) -m tests.faults
 
@@ -35,4 +38,4 @@ setup:  ## everything that training, tests and benchmarks need
 	@$(PYTHON) tools/install.py train broker google dev
 
 clean:  ## remove what was set up here; the jars stay in the user's cache
-	rm -rf .venv
+	rm -rf .venv .venv-peers

@@ -9,19 +9,24 @@ process to that moment. `resident_mb` is read after the last reply.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bench.ground import PACKAGE, REQUESTS, Ground
+from bench.ground import PACKAGE, REQUESTS, Encode, Ground, fill, open_topics
+from bench.peers import mlserver
+from bench.peers.environment import PYTHON
 from bench.program import BenchFailed, Program
 from bench.replies import Outcome, Topic, check
 from imagebus import Client, connect
 from imagebus.images import SAMPLE
+from imagebus.messages import encode_request
 
 Figures = dict[str, float]
 Contender = Callable[[Ground, int], Figures]
@@ -31,6 +36,73 @@ BARE_LIMIT = 120.0  # seconds
 BACKLOG_LIMIT = 120.0  # seconds; what is not answered by then counts as lost
 LOOK = 0.2  # seconds between two looks at how many replies there are
 WARM_UP = 50  # packages sent one at a time before those that count
+
+
+def said_ready(program: Program, _ground: Ground, _requests: str, _replies: str) -> float:
+    """When a program said `ready:`, which it does when it has its partitions."""
+    return program.wait_for("ready:", READY_LIMIT)[0]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A program that answers requests from a topic: how it is started, and what it reads.
+
+    `arguments` gives those of the interpreter for ground, requests, replies and group. `wait_until_ready`
+    returns when it was. One that has no consumer group does not read what came before it: it is frozen
+    while it gets its backlog.
+    """
+
+    name: str
+    arguments: Callable[[Ground, str, str, str], Sequence[str | Path]]
+    python: Path = Path(sys.executable)
+    encode: Encode = encode_request
+    wait_until_ready: Callable[[Program, Ground, str, str], float] = said_ready
+    reads_backlog: bool = True
+
+    def start(self, ground: Ground, requests: str, replies: str, *, group: str) -> Program:
+        """The server's process; end it by leaving its `with` block."""
+        return Program(*self.arguments(ground, requests, replies, group), python=self.python)
+
+
+def replier_command(ground: Ground, requests: str, replies: str, group: str) -> list[str]:
+    """The command as a user types it, with nothing tuned."""
+    bus = ["-f", str(ground.config), "-t1", requests, "-t2", replies, "-c", "kafka"]
+    return ["replier.py", *bus, "--group", group, "--model", str(ground.model)]
+
+
+def careless_command(*where: Any) -> list[str]:
+    return ["-m", "bench.careless", *replier_command(*where)[1:]]
+
+
+def loop_command(
+    module: str, ground: Ground, requests: str, replies: str, group: str, keras: bool = False
+) -> list[str | Path]:
+    """A program of the bench's own; all of these take the same arguments."""
+    model = ground.keras_model if keras else ground.model
+    return ["-m", module, ground.bootstrap, requests, replies, group, model]
+
+
+SERVERS = {
+    server.name: server
+    for server in (
+        Server("replier", replier_command),
+        Server("careless", careless_command),
+        Server("careful-loop", partial(loop_command, "bench.careful_loop")),
+        Server("keras-loop", partial(loop_command, "bench.keras_loop", keras=True)),
+        Server("echo", partial(loop_command, "bench.echo")),
+        Server("faststream", partial(loop_command, "bench.peers.faststream_app"), PYTHON),
+        Server("faststream-single", partial(loop_command, "bench.peers.faststream_single_app"), PYTHON),
+        Server("quix", partial(loop_command, "bench.peers.quix_app"), PYTHON),
+        Server(
+            "mlserver",
+            mlserver.arguments,
+            PYTHON,
+            encode=mlserver.encode_request,
+            wait_until_ready=mlserver.wait_until_ready,
+            reads_backlog=False,
+        ),
+    )
+}
 
 
 def bare(batch: int, ground: Ground, _: int) -> Figures:
@@ -44,12 +116,9 @@ def bare(batch: int, ground: Ground, _: int) -> Figures:
     }
 
 
-def replier(ground: Ground, round_number: int, program: Sequence[str] = ("replier.py",)) -> Figures:
-    """`replier.py` on the whole backlog: every request must have its one right reply."""
-    topic = f"{program[-1]}-{round_number}"
-    open_topics(ground, topic)
-    _, *arguments = replier_command(ground, REQUESTS, topic, group=topic)
-    served = serve_backlog(ground, topic, BACKLOG_LIMIT, *program, *arguments)
+def backlog(server: Server, ground: Ground, round_number: int, limit: float = BACKLOG_LIMIT) -> Figures:
+    """A server on the whole backlog: every request must have its one right reply."""
+    served = serve_backlog(server, ground, f"{server.name}-{round_number}", limit)
     outcome = served.outcome
     return served.figures | {
         "lost": ground.packages - outcome.distinct,
@@ -60,10 +129,8 @@ def replier(ground: Ground, round_number: int, program: Sequence[str] = ("replie
 
 def keras_loop(ground: Ground, round_number: int) -> Figures:
     """The loop as most people write it, on as much of the backlog as it can serve in its time."""
-    topic = f"keras-loop-{round_number}"
-    open_topics(ground, topic)
-    command = ("-m", "bench.keras_loop", ground.bootstrap, REQUESTS, topic, topic, ground.keras_model)
-    served = serve_backlog(ground, topic, ground.keras_seconds, *command)
+    server = SERVERS["keras-loop"]
+    served = serve_backlog(server, ground, f"{server.name}-{round_number}", ground.keras_seconds)
     if served.outcome.wrong:
         raise BenchFailed(f"{ground.keras_model.name} and {ground.model.name} are not the same network")
     return served.figures
@@ -87,27 +154,17 @@ def replier_alone(ground: Ground, round_number: int) -> Figures:
         return one_at_a_time(ground, requests, replies) | {"ready_s": ready_at - program.started}
 
 
-# In the order of each round. Peers of the same kind join here.
+# In the order of each round; `bench/peers` has a round of its own.
 CONTENDERS: dict[str, Contender] = {
     "bare-100": partial(bare, 100),
     "bare-5": partial(bare, PACKAGE),
-    "replier": replier,
-    "careless": partial(replier, program=("-m", "bench.careless")),
+    "replier": partial(backlog, SERVERS["replier"]),
+    "careless": partial(backlog, SERVERS["careless"]),
+    "careful-loop": partial(backlog, SERVERS["careful-loop"]),
     "keras-loop": keras_loop,
     "echo-alone": echo_alone,
     "replier-alone": replier_alone,
 }
-
-
-def replier_command(ground: Ground, requests: str, replies: str, group: str) -> list[str]:
-    """The command as a user types it, with nothing tuned."""
-    bus = ["-f", str(ground.config), "-t1", requests, "-t2", replies, "-c", "kafka"]
-    return ["replier.py", *bus, "--group", group, "--model", str(ground.model)]
-
-
-def open_topics(ground: Ground, *topics: str) -> None:
-    """Create `topics` before anything is timed."""
-    connect("kafka", ground.config, topics=topics).close()
 
 
 @dataclass(frozen=True)
@@ -118,11 +175,21 @@ class Served:
     outcome: Outcome
 
 
-def serve_backlog(ground: Ground, replies_topic: str, limit: float, *command: str | Path) -> Served:
-    """Let `command` answer the backlog, for `limit` seconds at most, then end it and read its replies."""
-    with Topic(ground.bootstrap, replies_topic) as topic:
-        with Program(*command) as program:
-            ready_at, _ = program.wait_for("ready:", READY_LIMIT)
+def serve_backlog(server: Server, ground: Ground, name: str, limit: float) -> Served:
+    """Let a server answer the backlog, for `limit` seconds at most, then end it and read its replies.
+
+    `name` is that of its group and its topics.
+    """
+    requests = REQUESTS if server.reads_backlog else f"{name}-requests"
+    open_topics(ground, *{name, requests})
+    with Topic(ground.bootstrap, name) as topic:
+        with server.start(ground, requests, name, group=name) as program:
+            ready_at = begin_at = server.wait_until_ready(program, ground, requests, name)
+            topic.skip()
+            if not server.reads_backlog:
+                with program.frozen():
+                    fill(ground, requests, server.encode)
+                begin_at = time.time()
             cpu_at_start = program.cpu_seconds()
             deadline = time.monotonic() + limit
             replies = 0
@@ -134,10 +201,10 @@ def serve_backlog(ground: Ground, replies_topic: str, limit: float, *command: st
             resident, most = program.resident_mb()
             tensorflow = program.has_loaded("libtensorflow")
         if not replies:
-            raise BenchFailed(f"no reply on {replies_topic} in {limit:.0f} s")
+            raise BenchFailed(f"no reply on {name} in {limit:.0f} s")
         outcome = check(topic.read(), ground.is_right)  # only now, so that the last repeats are in
     figures: Figures = {
-        "images_per_s": outcome.distinct * PACKAGE / (outcome.last - ready_at),
+        "images_per_s": outcome.distinct * PACKAGE / (outcome.last - begin_at),
         "cpu_ms_per_1000": cpu * 1e6 / (replies * PACKAGE),
         "ready_s": ready_at - program.started,
         "resident_mb": resident,

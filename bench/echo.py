@@ -1,6 +1,6 @@
 """What the bus alone costs: every request gets the same answer, and no model is asked.
 
-    python -m bench.echo BOOTSTRAP REQUESTS REPLIES
+    python -m bench.echo BOOTSTRAP REQUESTS REPLIES [GROUP]
 
 The least that can answer over Kafka: nothing is checked, confirmed or committed. The reply is a valid
 one of five predictions, so that the same client can wait for it.
@@ -20,10 +20,11 @@ REPLY = (
 )
 
 
-def main(bootstrap: str, requests: str, replies: str) -> None:
-    # librdkafka holds a lone message back for 5 ms unless told otherwise; the replier tells it too.
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "echo", "auto.offset.reset": "earliest"})
+def main(bootstrap: str, requests: str, replies: str, group: str = "echo", *_: str) -> None:
+    # librdkafka holds a lone message back for 5 ms unless told otherwise; the replier tells it too. With one
+    # request on its way at a time, what comes meanwhile goes together: 326,000 images a second, not 116,000.
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "max.in.flight": 1})
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"})
     consumer.subscribe([requests], on_assign=lambda *_: print("ready:", file=sys.stderr, flush=True))
     while True:
         message = consumer.poll(1.0)

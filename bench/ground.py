@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from bench.program import BenchFailed
 from bench.replies import Topic
 from imagebus import OnnxClassifier, connect, load_images
-from imagebus.messages import Images, Probabilities, encode_request
+from imagebus.messages import Images, Message, Probabilities, encode_request
+
+
+class Encode(Protocol):
+    """A package as a request, in the format that a server reads: `encode_request` is one."""
+
+    def __call__(self, images: Images, topic: str, *, id: str) -> Message:
+        """`images` is uint8 (N, 28, 28)."""
+        ...
+
 
 PACKAGE = 5  # images in each
 REQUESTS = "requests"  # the backlog, which every contender reads from its start, in a group of its own
@@ -30,6 +40,7 @@ class Ground:
     packages: int
     singles: int
     keras_seconds: float
+    load_seconds: float  # of each load in `bench/peers`
     images: Images
     labels: tuple[str, ...]
     expected: Probabilities
@@ -52,7 +63,14 @@ class Ground:
 
 
 def lay_ground(
-    bootstrap: str, folder: Path, model: Path, *, packages: int, singles: int, keras_seconds: float
+    bootstrap: str,
+    folder: Path,
+    model: Path,
+    *,
+    packages: int,
+    singles: int,
+    keras_seconds: float,
+    load_seconds: float = 0.0,
 ) -> Ground:
     """Write the config file, load the sample, predict it once, and fill the backlog."""
     config = folder / "kafka.config"
@@ -69,15 +87,28 @@ def lay_ground(
         packages=packages,
         singles=singles,
         keras_seconds=keras_seconds,
+        load_seconds=load_seconds,
         images=images,
         labels=classifier.labels,
         expected=classifier.predict(images),
     )
     # The dead-letter topic is the replier's to make, but not while it is timed.
-    with connect("kafka", config, topics=[REQUESTS, f"{REQUESTS}.dlt"]) as transport:
-        for number in range(packages):
-            transport.publish(encode_request(ground.package(number), REQUESTS, id=str(number)))
-    with Topic(bootstrap, REQUESTS) as requests:
-        if requests.count() != packages:
-            raise BenchFailed(f"the backlog has {requests.count()} packages instead of {packages}")
+    open_topics(ground, REQUESTS, f"{REQUESTS}.dlt")
+    fill(ground, REQUESTS)
     return ground
+
+
+def open_topics(ground: Ground, *topics: str) -> None:
+    """Create `topics` before anything is timed."""
+    connect("kafka", ground.config, topics=topics).close()
+
+
+def fill(ground: Ground, topic: str, encode: Encode = encode_request) -> None:
+    """Put the whole backlog into a topic that is there."""
+    with Topic(ground.bootstrap, topic) as requests:
+        requests.skip()
+        with connect("kafka", ground.config, topics=[topic]) as transport:
+            for number in range(ground.packages):
+                transport.publish(encode(ground.package(number), topic, id=str(number)))
+        if requests.count() != ground.packages:
+            raise BenchFailed(f"the backlog has {requests.count()} packages instead of {ground.packages}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from bench import measure
 from imagebus.errors import ImageBusError
-from imagebus.processes import start_child, stop_child
+from imagebus.processes import kill_child, start_child, stop_child
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,15 +27,16 @@ class BenchFailed(ImageBusError):
 class Program:
     """`python ARGUMENTS` in the project's folder, while the `with` block runs.
 
-    Times are `time.time()`, so that they compare with the broker's timestamps.
+    Times are `time.time()`, so that they compare with the broker's timestamps. `python` is the interpreter
+    of another environment, for what cannot live in this one.
     """
 
-    def __init__(self, *arguments: str | Path) -> None:
+    def __init__(self, *arguments: str | Path, python: str | Path = sys.executable) -> None:
         self.started = time.time()
         self._name = " ".join(str(argument) for argument in arguments[:2] if argument != "-m")
         self._last_line = "it said nothing"
         self._child = start_child(
-            [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [python, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         self._lines: queue.SimpleQueue[tuple[float, str] | None] = queue.SimpleQueue()  # None: no more
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -70,6 +74,19 @@ class Program:
         """Raise `BenchFailed` when the process has ended."""
         if self._child.poll() is not None:
             self.wait_for("\0", 1.0)  # which no line has: this raises with the last one
+
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL."""
+        kill_child(self._child)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it do nothing while the `with` block runs."""
+        self._child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._child.send_signal(signal.SIGCONT)
 
     def cpu_seconds(self) -> float:
         """See `measure.cpu_seconds`."""

@@ -136,7 +136,7 @@ def on_kafka(contender: contenders.Contender, cloud: Cloud, number: int) -> Figu
 
 CONTENDERS: dict[str, tuple[str, Callable[[Cloud, int], Figures]]] = {
     "bare": ("ONNX Runtime alone, batches of 100", partial(on_kafka, partial(contenders.bare, 100))),
-    "kafka": ("replier.py on Kafka", partial(on_kafka, contenders.replier)),
+    "kafka": ("replier.py on Kafka", partial(on_kafka, contenders.CONTENDERS["replier"])),
     "kafka-alone": ("replier.py on Kafka", partial(on_kafka, contenders.replier_alone)),
     "ceiling": ("the emulator without a model", partial(backlog, "bench.pubsub_echo")),
     "ceiling-alone": ("the emulator without a model", partial(alone, "bench.pubsub_echo")),

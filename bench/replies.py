@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import orjson
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 TIMEOUT = 10.0  # seconds for any answer of the broker
+LOOK = 0.05  # seconds before an answer is asked for again
 READ_AT_ONCE = 1000  # records
 
 
@@ -23,7 +25,7 @@ class Stored(Protocol):
         ...
 
     def value(self) -> bytes | None:
-        """JSON with `predictions`."""
+        """JSON as this project or the Open Inference Protocol has it."""
         ...
 
     def timestamp(self) -> tuple[int, int]:
@@ -42,7 +44,10 @@ class Outcome:
 
 
 class Topic:
-    """One topic, read without a group while the `with` block runs."""
+    """One topic, read without a group while the `with` block runs.
+
+    `partitions` has where in each the counting and reading begins.
+    """
 
     def __init__(self, bootstrap: str, name: str) -> None:
         self._consumer = Consumer(
@@ -53,16 +58,21 @@ class Topic:
             }
         )
         partitions = self._consumer.list_topics(name, timeout=TIMEOUT).topics[name].partitions
-        self._partitions = [TopicPartition(name, partition, 0) for partition in partitions]
+        self.partitions = [TopicPartition(name, partition, 0) for partition in partitions]
+
+    def skip(self) -> None:
+        """Leave out of all counts what is there now."""
+        for partition, end in zip(self.partitions, self._ends(), strict=True):
+            partition.offset = end
 
     def count(self) -> int:
         """Records so far. Only offsets are asked for, so that it costs the measured ones nothing."""
-        return sum(self._ends())
+        return sum(self._ends()) - sum(each.offset for each in self.partitions)
 
     def read(self) -> Iterator[Record]:
-        """Every record that is there now, from the first on."""
+        """Every record that is there now, from the first on that is not skipped."""
         left = self.count()
-        self._consumer.assign(self._partitions)
+        self._consumer.assign(self.partitions)
         while left:
             records = self._consumer.consume(min(left, READ_AT_ONCE), TIMEOUT)
             if not records:
@@ -71,7 +81,17 @@ class Topic:
             left -= len(records)
 
     def _ends(self) -> list[int]:
-        return [self._consumer.get_watermark_offsets(each, timeout=TIMEOUT)[1] for each in self._partitions]
+        return [self._end(each) for each in self.partitions]
+
+    def _end(self, partition: TopicPartition) -> int:
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(partition, timeout=TIMEOUT)[1]
+            except KafkaException:  # a topic that was just made may have no leader yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK)
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +107,15 @@ def check(records: Iterable[Stored], is_right: Callable[[int, list[str]], bool])
     for record in records:
         number = int(record.key() or b"-1")
         answered[number] += 1
-        predictions = orjson.loads(record.value() or b"{}").get("predictions", [])
-        wrong += not is_right(number, [each["label"] for each in predictions])
+        wrong += not is_right(number, labels(record.value() or b"{}"))
         last = max(last, record.timestamp()[1])
     return Outcome(len(answered), answered.total() - len(answered), wrong, last / 1000)
+
+
+def labels(value: bytes) -> list[str]:
+    """The label of each image that a reply has, in this project's JSON or the Open Inference Protocol's."""
+    body = orjson.loads(value)
+    for output in body.get("outputs", []):
+        if output["name"] == "labels":
+            return list(output["data"])
+    return [each["label"] for each in body.get("predictions", [])]

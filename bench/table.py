@@ -15,6 +15,7 @@ _NAMES = {
     "bare-5": "ONNX Runtime alone, batches of 5",
     "replier": "**replier.py**",
     "careless": "the same loop, sending and committing in the background",
+    "careful-loop": "careful loop: batches, confirmed replies, then offsets",
     "keras-loop": "loop with Keras `predict`",
     "echo": "echo without a model",
 }
@@ -84,7 +85,7 @@ def cell(measured: Iterable[Sequence[Figures]], figure: str, form: str) -> str:
     if not values:
         return ""
     median = statistics.median(values)
-    spread = (max(values) - min(values)) / 2 / median
+    spread = (max(values) - min(values)) / 2 / median if median else 0.0
     return f"{median:{form}} ±{spread:.0%}" if len(values) > 1 else f"{median:{form}}"
 
 

@@ -57,7 +57,7 @@ def test_a_tiny_run_measures_every_contender(kafka_jars_here: None, tmp_path: Pa
     assert {"images_of_keras_loop", "cpu_of_bare", "images_of_bare", "ready_s", "resident_mb"} <= set(served)
     assert {"p50_ms", "p99_ms", "p50_of_echo"} <= set(figures["replier-alone"])
     assert figures["keras-loop"]["tensorflow"]["median"] == 1
-    assert len([line for line in run.stdout.splitlines() if line.startswith("|")]) == 2 + 6
+    assert len([line for line in run.stdout.splitlines() if line.startswith("|")]) == 2 + 7
     assert "0 lost, 0 repeated, 0 wrong" in run.stdout
 
 

@@ -44,35 +44,42 @@ def main(groups: set[str]) -> None:
         found = ".".join(map(str, sys.version_info[:3]))
         sys.exit(f"Python 3.11, 3.12 or 3.13 is needed, this is {found}: try make PYTHON=python3.13")
     wanted = requirements((ROOT / "poetry.lock").read_text(encoding="utf-8"), groups | {"main"})
+    install(VENV, wanted, "-".join(sorted(groups)) or "main", "--require-hashes")
+
+
+def install(folder: Path, wanted: str, name: str, *options: str) -> None:
+    """Let pip install the requirements `wanted` into the environment at `folder`, unless it did before.
+
+    `name` is what they are called there. Ends the program with a line when that fails.
+    """
     digest = hashlib.sha256(wanted.encode()).hexdigest()
-    stamp = VENV / f"installed-{'-'.join(sorted(groups)) or 'main'}"
+    stamp = folder / f"installed-{name}"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
         return
-    make_environment()
-    listing = VENV / "requirements.txt"
+    make_environment(folder)
+    listing = folder / "requirements.txt"
     listing.write_text(wanted, encoding="utf-8")
-    print(
-        f"installing {wanted.count('==')} locked packages: {' '.join(sorted(groups | {'main'}))}", flush=True
-    )
-    if not run("-m", "pip", "install", "--require-hashes", "--only-binary=:all:", "-r", str(listing)):
+    print(f"installing {wanted.count('==')} locked packages: {name}", flush=True)
+    if not run(folder, "-m", "pip", "install", *options, "--only-binary=:all:", "-r", str(listing)):
         sys.exit("pip could not install the packages; its last lines say why")
     stamp.write_text(digest, encoding="utf-8")
 
 
-def make_environment() -> None:
-    """Make `.venv` with pip in it, unless it is there: whole, or as Poetry makes it, without pip."""
-    if (VENV / "bin" / "python").exists() and (run("-c", "import pip", quiet=True) or run("-m", "ensurepip")):
+def make_environment(folder: Path) -> None:
+    """Make an environment with pip in it, unless it is there: whole, or as Poetry makes it, without pip."""
+    there = (folder / "bin" / "python").exists()
+    if there and (run(folder, "-c", "import pip", quiet=True) or run(folder, "-m", "ensurepip")):
         return
-    print(f"making a virtual environment in {VENV.name}", flush=True)
+    print(f"making a virtual environment in {folder.name}", flush=True)
     try:
-        venv.create(VENV, with_pip=True, clear=True)  # an interrupted set-up leaves half of one
+        venv.create(folder, with_pip=True, clear=True)  # an interrupted set-up leaves half of one
     except subprocess.CalledProcessError:
         sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
 
 
-def run(*arguments: str, quiet: bool = False) -> bool:
+def run(folder: Path, *arguments: str, quiet: bool = False) -> bool:
     """Whether the environment's Python ran with success; its output is the progress that is shown."""
-    command = [str(VENV / "bin" / "python"), *arguments]
+    command = [str(folder / "bin" / "python"), *arguments]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     return subprocess.run(command, env=environment, capture_output=quiet, check=False).returncode == 0
 

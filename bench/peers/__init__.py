@@ -1,0 +1,9 @@
+"""`make bench-peers`: this project's replier beside what else serves a model over Kafka from Python.
+
+__main__.py     options, what is printed
+rounds.py       what a round measures of each server
+report.py       the table, and the targets that the replier meets or misses
+environment.py  the peers' own environment, from requirements.txt
+faststream_app.py  faststream_single_app.py  quix_app.py    the peers, each as its documentation shows
+mlserver.py  mlserver_model.py                  MLServer's settings and requests, and its model
+"""
