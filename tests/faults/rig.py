@@ -29,9 +29,7 @@ from ..programs import ROOT, Program, python
 from .ledger import Committed, Ledger, Verdict, ends, judge
 
 GROUP = "repliers"
-IN_HAND = (
-    2 * 128
-)  # answers of a replier that may come again: a batch being confirmed, and one being committed
+IN_HAND = 2 * 128  # answers that may come again: a batch that is being confirmed, and one being committed
 PATIENCE = 240.0  # seconds until a request of the load is given up: longer than any fault
 SAMPLE_SECONDS = 1.0  # between two looks at what the group has committed
 
