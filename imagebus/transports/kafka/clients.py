@@ -50,8 +50,11 @@ _COMMON = {
 }
 _PRODUCER = {
     "enable.idempotence": "true",
-    # librdkafka waits 5 ms for more messages by default; under load batches form by themselves.
+    # librdkafka waits 5 ms for more messages by default. With one request on its way at a time the first message
+    # leaves at once, and what comes meanwhile goes together with the next: a broker that gets a request for every
+    # few messages is busy with requests.
     "linger.ms": "0",
+    "max.in.flight.requests.per.connection": "1",
     "request.timeout.ms": "5000",
     "message.timeout.ms": "30000",
     "allow.auto.create.topics": "false",

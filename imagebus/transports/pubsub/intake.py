@@ -31,9 +31,9 @@ from imagebus.transports.pubsub.clients import (
 
 log = logging.getLogger(__name__)
 
-# In hand of one member, waiting included: enough that none waits for the network, and no more, since all of it
-# is late by a lease when the member is killed.
-MAX_MESSAGES = 256
+# In hand of one member, waiting included: two batches for the model, one being confirmed and one on its way here;
+# and no more, since all of it is late by a lease when the member is killed.
+MAX_MESSAGES = 512
 MAX_BYTES = 16_000_000
 HEARTBEAT_SECONDS = 25.0  # of a stream on which nothing is said; Pub/Sub ends one after 90
 ASK_SECONDS = 10.0  # for an answer
