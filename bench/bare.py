@@ -2,7 +2,7 @@
 
     python -m bench.bare MODEL SAMPLE BATCH IMAGES
 
-It has a thread for each core, as ONNX Runtime has by default; the replier has one, and leaves the rest to the bus.
+It has a thread for each core, which share the work of each image; the replier gives each thread images of its own.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ transport.py    the verbs, and the order of things that is the delivery guarante
 clients.py      librdkafka's clients from a config file, and its errors as this project's
 delivery.py     at least once, and exactly once
 partitions.py   whose the partitions are, and how far the answers go
-tls.py          what speaks at the other end
+probe.py        who is at the other end, and why a secured connection does not come about
 """
 
 from imagebus.transports.kafka.transport import KafkaTransport
