@@ -79,7 +79,7 @@ def main() -> None:
     elif point == "after-confirmation":
         kill_at(Batch, "check", number, after=True)
     elif point == "after-commit":
-        kill_at(KafkaTransport, "_on_commit", number, after=True)
+        kill_at(KafkaTransport, "_end_commit", number, after=True)
     elif point == "slow-model":
         slow_down(number, until=4 * number)
     elif point == "sluggish":
