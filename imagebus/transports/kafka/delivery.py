@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -130,7 +130,7 @@ class AtLeastOnce:
     ) -> Finish:
         """See `Delivery.begin`. librdkafka's own threads send, while the caller does other things."""
         batch = Batch(self._producer, outgoing)
-        return partial(self._finish, batch, hurry) if outgoing else batch.check
+        return partial(self._finish, batch, hurry) if outgoing else _nothing_left
 
     def _finish(self, batch: Batch, hurry: Hurry) -> None:
         deadline = time.monotonic() + CONFIRM_SECONDS
@@ -162,7 +162,6 @@ class ExactlyOnce:
     def __init__(self, clients: Clients, transactional_id: str) -> None:
         self._clients = clients
         self._id = transactional_id
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagebus-transactions")
         self._is_useless = False
         try:
             self._producer = self._new_producer()
@@ -183,14 +182,17 @@ class ExactlyOnce:
         hurry: Hurry,
         /,
     ) -> Finish:
-        """See `Delivery.begin`. The offsets are added under the group's membership as it is now."""
-        member = consumer.consumer_group_metadata() if ends else None
-        return self._thread.submit(self._deliver, outgoing, ends, member, hurry).result
+        """See `Delivery.begin`. All of it is done here: no transaction is open while a slow model is at work."""
+        try:
+            self._deliver(outgoing, ends, consumer, hurry)
+        except CommitFailed as error:
+            return partial(_fail, error)
+        return _nothing_left
 
     def _deliver(
-        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], member: Any, hurry: Hurry
+        self, outgoing: Sequence[Message], ends: Sequence[TopicPartition], consumer: Consumer, hurry: Hurry
     ) -> None:
-        """1. begin; 2. send; 3. add the offsets; 4. commit."""
+        """1. begin; 2. send; 3. add the offsets, under the group's membership as it is now; 4. commit."""
         producer = self._producer
         try:
             producer.begin_transaction()
@@ -199,6 +201,7 @@ class ExactlyOnce:
                 self._retry(lambda: producer.abort_transaction(TRANSACTION_SECONDS))
                 batch.check()
             if ends:
+                member = consumer.consumer_group_metadata()
                 add = partial(producer.send_offsets_to_transaction, list(ends), member, TRANSACTION_SECONDS)
                 # librdkafka heeds no time limit here when the group's coordinator is away (its issue 5456).
                 _within(ADDING_SECONDS, partial(self._retry, add))
@@ -250,9 +253,16 @@ class ExactlyOnce:
 
     def close(self) -> None:
         """See `Delivery.close`. An open transaction is aborted by the brokers when its time is over."""
-        self._thread.shutdown()
         if not self._is_useless:  # else there is nothing to send any more, and a flush would raise
             self._producer.flush(CLOSE_SECONDS)
+
+
+def _nothing_left() -> None:
+    pass
+
+
+def _fail(error: CommitFailed) -> None:
+    raise error
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
