@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NOT_BEGUN = ""
-FEW = 8  # records that are tried together after a death
+# Records that are tried together after a death: of the up to 384 that a dead member had in hand, all have been tried
+# after 16 batches, and the few among which is a killer one by one after 24 more.
+FEW = 24
 _ATTEMPT = re.compile(r"attempt=([0-9]{1,3})")
 
 
