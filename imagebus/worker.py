@@ -135,11 +135,12 @@ class Worker:
                     )
                     if any(message.attempt > 1 for message in done.messages):
                         # A reader died with it: it is committed before anything else is touched.
-                        self._settle(under_way)
+                        if not self._settle(under_way):
+                            predicting.clear()
                         under_way = None
                 self._check_model()
         finally:
-            if self._settle(under_way):
+            if self._settle(under_way) and self._stopping.is_set():
                 self._finish_all(predicting)
 
     def _receive(self, *, busy: bool) -> list[Message]:
@@ -178,9 +179,10 @@ class Worker:
                 self._stopping.wait(self._back_off)
                 self._back_off = min(2 * self._back_off, BACK_OFF[1])
             self._transport.rewind()
+            self.metrics.in_flight = 0
             return False
         self._back_off = BACK_OFF[0]
-        self.metrics.in_flight = 0
+        self.metrics.in_flight -= len(under_way.batch)
         return True
 
     def _check_model(self) -> None:

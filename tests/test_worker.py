@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from imagebus.batching import fill
 from imagebus.client import Client
 from imagebus.errors import RequestFailed
 from imagebus.messages import ErrorReply, Images, Message, Probabilities, Reply, decode_reply, encode_request
+from imagebus.transports.base import Commit
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.worker import Worker, predict_each
 
@@ -150,6 +152,39 @@ def test_a_backlog_is_answered_in_its_order_although_commits_fail_with_batches_i
     assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
     assert worker.metrics.failed_commits == 3
     assert bus.groups["requests", "repliers"].position == len(ids)
+
+
+def test_what_was_received_behind_a_suspect_waits_until_that_is_committed() -> None:
+    class Suspicious(MemoryTransport):
+        failures = 2
+
+        def receive(self, limit: int, timeout: float) -> list[Message]:
+            received = super().receive(limit, timeout)
+            return [replace(each, attempt=2) if 4 <= each.receipt < 8 else each for each in received]
+
+        def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
+            if received[0].attempt > 1 and self.failures:
+                self.failures -= 1
+                bus.fail_next_commits(1)
+            return super().begin_commit(received, outgoing)
+
+    bus = MemoryBus()
+    ids = [f"{number:02}" for number in range(20)]
+    with MemoryTransport(bus) as sender:
+        for id in ids:
+            sender.publish(encode_request(package(1), "requests", id=id))
+    transport = Suspicious(bus)
+    transport.subscribe("requests", "repliers")
+    worker = Worker(
+        transport, FirstPixel(), replies="replies", dead_letter_topic="requests.dlt", max_batch_size=4
+    )
+
+    with serving(worker), bus.changed:
+        assert bus.changed.wait_for(lambda: len(bus.topics["replies"]) >= len(ids), 30)
+
+    assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
+    assert worker.metrics.failed_commits == 2
+    assert worker.metrics.in_flight == 0
 
 
 def test_stop_finishes_the_batch_at_hand() -> None:
