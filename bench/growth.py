@@ -30,7 +30,7 @@ from imagebus.messages import encode_request
 log = logging.getLogger("bench")
 
 # A frozen member stays one for so long; the longest backlog takes minutes to fill.
-SETTINGS = "session.timeout.ms = 1200000\n"
+SETTINGS = "session.timeout.ms = 1200000\nmax.poll.interval.ms = 1200000\n"
 LIMIT = 1200.0  # seconds for a backlog
 
 
