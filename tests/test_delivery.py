@@ -408,3 +408,28 @@ def test_a_failed_commit_names_what_was_refused(bus: Bus) -> None:
     assert failed.value.refused == (0,)
     assert again[0].value == b"1"
     assert again[0].receipt == received[0].receipt
+
+
+def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offset_was_unknown(
+    bus: Bus,
+) -> None:
+    with KafkaTransport(read_settings(bus.config), topics=[bus.requests], partitions=1) as transport:
+        assigned: list[int] = []
+        transport.subscribe(bus.requests, "group", on_assigned=assigned.extend)
+        while not assigned:
+            transport.receive(1, 0.1)
+        (partition,) = transport._partitions.by_number.values()
+        partition.answered = partition.remembered = partition.asked = None  # as when no coordinator tells
+        transport.publish(Message(bus.requests, b"1", key=b"1"))
+        record = None
+        while record is None:
+            record = transport._subscribed().poll(0.1)
+
+        transport._keep(record)
+        transport.rewind()
+        received: list[Message] = []
+        deadline = time.monotonic() + 30
+        while not received and time.monotonic() < deadline:
+            received = transport.receive(1, 0.1)
+
+    assert [message.value for message in received] == [b"1"]

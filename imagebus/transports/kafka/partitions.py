@@ -142,10 +142,15 @@ class Partitions:
         if partition is None:  # taken away while the record was on its way to us
             return Receipt(number, offset, 0)
         partition.position = offset + 1
-        if partition.answered is None:
+        self.see(number, offset)
+        return Receipt(number, offset, partition.assignment)
+
+    def see(self, number: int, offset: int) -> None:
+        """A record came. Where nobody could tell where the partition begins, it begins there."""
+        partition = self.by_number.get(number)
+        if partition is not None and partition.answered is None:
             partition.answered = offset
             partition.remembered = partition.asked = Progress(offset, NOT_BEGUN)
-        return Receipt(number, offset, partition.assignment)
 
     def is_ours(self, receipt: Receipt) -> bool:
         """Whether the partition is still assigned as it was when the message was received."""

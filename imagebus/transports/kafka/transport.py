@@ -9,6 +9,7 @@ when the coordinator dies with it in hand, and no other call of the same consume
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import uuid
@@ -309,8 +310,11 @@ class KafkaTransport(Transport):
         self._wait_until_committed(begins)
 
     def _wait_until_committed(self, wanted: Mapping[int, Progress]) -> None:
-        """Poll for the result, for a while; a record that comes instead waits for the next `receive`."""
-        deadline = time.monotonic() + COMMIT_SECONDS
+        """Poll for the result, for a while; a record that comes instead waits for the next `receive`.
+
+        Beside transactions for as long as it takes: one that reached the group late would undo their offsets.
+        """
+        deadline = math.inf if self._delivery.commits_offsets else time.monotonic() + COMMIT_SECONDS
         with self._listening:
             while not self._partitions.is_settled(wanted):
                 if time.monotonic() > in_a_hurry(deadline, self.hurried_at):
@@ -318,7 +322,14 @@ class KafkaTransport(Transport):
                 record = self._subscribed().poll(LOOK_SECONDS)
                 self._last_poll = time.monotonic()
                 if record is not None:
-                    self._kept.append(record)
+                    self._keep(record)
+
+    def _keep(self, record: Record) -> None:
+        """For the next `receive`. It is seen, so that after a `rewind` it comes again."""
+        self._kept.append(record)
+        number, offset = record.partition(), record.offset()
+        if record.error() is None and number is not None and offset is not None:
+            self._partitions.see(number, offset)
 
     def _keep_membership(self) -> None:
         """Poll now and then while the caller is busy: a slow model must not cost the partitions.
@@ -334,7 +345,7 @@ class KafkaTransport(Transport):
                 record = self._subscribed().poll(0)
                 self._last_poll = time.monotonic()
                 if record is not None:
-                    self._kept.append(record)
+                    self._keep(record)
             except (KafkaException, RuntimeError, TransportError):  # it was closed meanwhile
                 return
             finally:
@@ -427,14 +438,10 @@ class KafkaTransport(Transport):
 
     def _ask_again(self) -> None:
         """What the group refused is not left to the next batch, which may be far."""
-        if self._refused and self._committing.acquire(
-            blocking=False
-        ):  # else a batch is on its way, which asks too
-            try:
+        if self._refused:
+            with self._committing:
                 self._refused = False
                 self._commit_answered(list(self._partitions.by_number))
-            finally:
-                self._committing.release()
 
     def rewind(self) -> None:
         """See `Transport.rewind`."""
