@@ -1,58 +1,46 @@
-"""A convolutional network for Fashion-MNIST: data, network, training, evaluation, export.
+"""A convolutional network for Fashion-MNIST: data, training, evaluation, export.
 
     >>> from cnn_minst import CNNFashion
-    >>> cf = CNNFashion()
+    >>> cf = CNNFashion()            # or CNNFashion("tiny"), which is faster, or CNNFashion("large")
     >>> cf.fit()                     # Fashion-MNIST; writes models/fashion.keras, fashion.onnx and the card
+    >>> cf.fit(recipe="long")        # the same with the recipe that the shipped networks are made by: hours
     >>> cf.fit(trainX, trainY)       # images (N, 28, 28), labels (N,) of your own; writes nothing
     >>> cf.evaluate()                # accuracy on the 10,000 test images
     >>> labels, probabilities = cf.predict(images)
 
-`CNNFashion.load()` gives the trained network back; `replier.py` serves the `.onnx` file.
+`CNNFashion.load()` gives the trained network back; `replier.py` serves the `.onnx` file. The networks are in
+`models/networks.py`, how they are trained in `models/recipes/` and `models/training.py`.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import os
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read at import: no notes on how TensorFlow was built
+# Both are read at import. No notes on how TensorFlow was built; and oneDNN's convolutions, which on a processor
+# without AVX-512 are off unless asked for: training takes half the time with them.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from models.card import Report, write_card
+from models.card import Facts, Report, write_card
+from models.evaluation import evaluate
+from models.export import export_onnx, version_of
+from models.recipe import read_recipe
+from models.robustness import robustness
+from models.training import hold_out, train
+from models.vocabulary import LABELS, Images, Labels, Probabilities, file_name
 
-Images = npt.NDArray[np.uint8]  # (N, 28, 28), whole grey levels, 0 is the background
-Labels = npt.NDArray[np.int64]  # (N,), positions in LABELS
-Probabilities = npt.NDArray[np.float32]  # (N, 10), rows sum to 1
+__all__ = ["LABELS", "MODELS", "CNNFashion", "KerasClassifier", "load_data"]
 
-LABELS = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-NAME = "fashion"
 MODELS = Path(__file__).parent / "models"
-
-SEED = 2017  # the year of Fashion-MNIST; any other number does
-EPOCHS = 20
-BATCH = 128
-LEARNING_RATE = 3e-3  # at its highest: it rises over the first epoch, then falls to 0 along a cosine
-WEIGHT_DECAY = 0.02
-SMOOTHING = 0.05  # of the labels: what the network says of itself is then closer to how often it is right
-SHIFT = 2  # pixels, at most, by which a training image is moved in each direction
-HELD_OUT = 1 / 12  # of the training images, to choose the best epoch by: 5,000 of 60,000
-RECIPE = f"""\
-Batches of {BATCH}; images moved by up to {SHIFT} pixels, half of them mirrored; AdamW, its learning rate up to
-{LEARNING_RATE} in the first epoch and then down along a cosine, weight decay {WEIGHT_DECAY};
-labels smoothed by {SMOOTHING}; seed {SEED}."""
 
 
 # --- data ------------------------------------------------------------------------------------------
@@ -144,90 +132,7 @@ def _array(values: npt.ArrayLike | None, expected: str) -> npt.NDArray[Any]:
         raise ValueError(f"expected {expected}; what came is no array: {error}") from None
 
 
-def hold_out(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Which of `count` training images to train with, and which to choose the best epoch by."""
-    order = np.random.default_rng(SEED).permutation(count)
-    held_out, kept = np.split(order, [max(1, round(count * HELD_OUT))])
-    return kept, held_out
-
-
-def augmented(images: Images, targets: npt.NDArray[np.float32]) -> Any:
-    """A `tf.data` set of batches in a new order each epoch, the images moved by up to SHIFT, half of them mirrored."""
-
-    def change(padded: Any, batch_targets: Any) -> tuple[Any, Any]:  # uint8 (n, 28 + 2 SHIFT, 28 + 2 SHIFT)
-        count = tf.shape(padded)[0]
-        first_row, first_column = tf.unstack(tf.random.uniform((2, count, 1), 0, 2 * SHIFT + 1, tf.int32))
-        rows = first_row + tf.range(28)  # (n, 28), which rows of the padded image the new one is made of
-        columns = first_column + tf.range(28)
-        columns = tf.where(tf.random.uniform((count, 1)) < 0.5, columns, columns[:, ::-1])
-        moved = tf.gather(padded, rows, axis=1, batch_dims=1)  # (n, 28, 28 + 2 SHIFT)
-        return tf.gather(moved, columns, axis=2, batch_dims=1), batch_targets  # (n, 28, 28)
-
-    # Not a Python generator: Keras trains from one with twice the CPU time, half of it in the kernel.
-    padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
-    examples = tf.data.Dataset.from_tensor_slices((padded, targets))
-    return examples.shuffle(len(images), SEED).batch(BATCH).map(change).prefetch(2)
-
-
 # --- network ---------------------------------------------------------------------------------------
-
-
-def build_network() -> Any:
-    """The network with random weights: uint8 (N, 28, 28) in, probabilities (N, 10) out."""
-    layers = keras.layers
-
-    def activated(x: Any) -> Any:  # the export folds the normalisation of a convolution into its weights
-        return layers.ReLU()(layers.BatchNormalization()(x))
-
-    images = keras.Input((28, 28), dtype="uint8", name="images")
-    x = layers.Reshape((28, 28, 1))(layers.Rescaling(1 / 255)(images))
-    x = activated(layers.Conv2D(16, 3, padding="same", use_bias=False)(x))  # (N, 28, 28, 16)
-    x = layers.MaxPooling2D()(x)  # early: from here on a picture has a quarter of the pixels
-    x = activated(layers.Conv2D(48, 3, padding="same", use_bias=False)(x))  # (N, 14, 14, 48)
-    x = layers.MaxPooling2D()(x)
-    x = activated(layers.Conv2D(64, 3, padding="same", use_bias=False)(x))  # (N, 7, 7, 64)
-    x = layers.Dropout(0.3)(layers.Flatten()(x))  # (N, 3136)
-    x = activated(layers.Dense(128, use_bias=False)(x))  # (N, 128)
-    x = layers.Dropout(0.3)(x)
-    return keras.Model(images, layers.Dense(len(LABELS), activation="softmax")(x), name=NAME)
-
-
-# --- training --------------------------------------------------------------------------------------
-
-
-def train(X: Images, Y: Labels, epochs: int, call: str) -> tuple[Any, Report]:
-    """A new network trained on images (N, 28, 28) and labels (N,), with the weights of its best epoch."""
-    keras.utils.set_random_seed(SEED)
-    tf.config.experimental.enable_op_determinism()
-    kept, held_out = hold_out(len(X))
-    targets = np.eye(len(LABELS), dtype=np.float32)[Y]  # (N, 10)
-    steps = -(-len(kept) // BATCH)  # in an epoch
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, (epochs - 1) * steps), warmup_target=LEARNING_RATE, warmup_steps=steps
-    )
-    network = build_network()
-    network.compile(
-        keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY),
-        keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING),
-        metrics=["accuracy"],
-        jit_compile=False,  # on a CPU the compiled step is no faster, and compiling takes its time
-    )
-    best = keras.callbacks.EarlyStopping(
-        "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
-    )
-    history = network.fit(
-        augmented(X[kept], targets[kept]),
-        epochs=epochs,
-        shuffle=False,  # `augmented` does
-        validation_data=(X[held_out], targets[held_out]),
-        validation_batch_size=500,
-        callbacks=[best],
-    ).history
-    trained = build_network()  # without the optimizer, whose state is twice the size of the weights
-    trained.set_weights(network.get_weights())
-    report = Report(call, RECIPE, len(kept), len(held_out), tuple(history["val_accuracy"]))
-    print(report)
-    return trained, report
 
 
 class Predictions(NamedTuple):
@@ -238,9 +143,15 @@ class Predictions(NamedTuple):
 
 
 class CNNFashion:
-    """A network that tells ten kinds of clothes apart. `fit` or `load` gives it its weights."""
+    """A network that tells ten kinds of clothes apart. `fit` or `load` gives it its weights.
 
-    def __init__(self) -> None:
+    `size` is "base", which `replier.py` serves by default, "tiny", which is faster, or "large", which is
+    right more often. Raises `ValueError` for another one.
+    """
+
+    def __init__(self, size: str = "base") -> None:
+        self.size = size
+        self.name = file_name(size)
         self.network: Any = None
         self.report: Report | None = None
 
@@ -249,14 +160,17 @@ class CNNFashion:
         trainX: npt.ArrayLike | None = None,
         trainY: npt.ArrayLike | None = None,
         *,
-        epochs: int = EPOCHS,
+        recipe: str = "short",
+        epochs: int | None = None,
         data: str | Path | None = None,
         models: str | Path = MODELS,
+        checkpoints: str | Path | None = None,
     ) -> None:
         """Train a new network with Keras's progress bar, and keep the weights of its best epoch.
 
-        The best epoch is the one with the highest accuracy on a twelfth of the training images, held out
-        for that; test images are not looked at before the end.
+        `recipe` is "short" (minutes on two cores) or "long" (hours: what the shipped networks are made by);
+        `epochs` replaces its number of epochs. The best epoch is the one with the highest accuracy on a
+        twelfth of the training images, held out for that; test images are not looked at before the end.
 
         Without images: Fashion-MNIST, as `load_data(data)` finds it. Ends with the accuracy on the test
         images, and writes the network and its card to the folder `models`.
@@ -264,25 +178,55 @@ class CNNFashion:
         With images (N, 28, 28) and labels (N,) of your own, N at least 2: nothing is written, so that the
         shipped network stays what its card says. `save` writes it, with a card that claims no accuracy.
 
+        With a folder `checkpoints`, a training that was stopped goes on where it was after its last whole
+        epoch. A recipe with a teacher takes the one that is in the folder `models`, and is refused with
+        `FileNotFoundError` if none is.
+
         The same call gives the same weights on the same machine: the random seeds of Python, NumPy and
         TensorFlow are set, and TensorFlow is made deterministic for the rest of the process. Raises
         `ValueError` (see `grey_levels` for images and `class_numbers` for labels) that states what came.
         """
-        if epochs < 1:
+        plan = read_recipe(self.size, recipe)
+        options = [f'recipe="{recipe}"'] * (recipe != "short") + [f"epochs={epochs}"] * (epochs is not None)
+        if epochs is not None:
+            plan = replace(plan, epochs=epochs)
+        if plan.epochs < 1:
             raise ValueError(f"epochs is {epochs}, expected at least 1")
-        if trainX is not None or trainY is not None:
+        own = trainX is not None or trainY is not None
+        test: tuple[Images, Labels] | None = None
+        if own:
+            options.insert(0, "trainX, trainY")
             X, Y = checked(trainX, trainY)
             if len(X) < 2:
                 raise ValueError("1 image came, expected at least 2: one to train with, one held out")
-            self.network, self.report = train(X, Y, epochs, "fit(trainX, trainY)")
-            return
-        (X, Y), (test_X, test_Y) = load_data(data)
-        self.network, report = train(X, Y, epochs, "fit()" if epochs == EPOCHS else f"fit(epochs={epochs})")
-        confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)
-        np.add.at(confusion, (test_Y, self._probabilities(test_X).argmax(axis=1)), 1)
-        self.report = replace(report, confusion=confusion)
-        print(f"accuracy on the {len(test_X):,} test images: {np.trace(confusion) / len(test_X):.2%}")
-        self.save(models)
+        else:
+            (X, Y), test = load_data(data)
+        teacher = load_network(Path(models) / f"{file_name(plan.teacher)}.keras") if plan.teacher else None
+        checkpoint = Path(checkpoints) / f"{self.name}.npz" if checkpoints is not None else None
+
+        self.network, accuracies = train(X, Y, self.size, plan, teacher=teacher, checkpoint=checkpoint)
+
+        size = "" if self.size == "base" else f'"{self.size}"'
+        call = f"CNNFashion({size}).fit({', '.join(options)})"
+        kept, held_out = hold_out(len(X))
+        self.report = Report(call, str(plan), len(kept), len(held_out), accuracies)
+        print(self.report)
+        if test is not None:
+            evaluation = evaluate(self._probabilities(test[0]), test[1])
+            changed = robustness(self._probabilities, *test)
+            self.report = replace(self.report, test=evaluation, robustness=changed)
+            print(f"accuracy on the {evaluation.images:,} test images: {evaluation.accuracy:.2%}")
+            if recipe == "short":
+                print(self._what_the_long_recipe_gives())
+            self.save(models)
+
+    def _what_the_long_recipe_gives(self) -> str:
+        epochs = read_recipe(self.size, "long").epochs
+        shipped = Facts.read(MODELS, self.name)
+        measured = ""
+        if shipped and shipped.report and shipped.report.test and "long" in shipped.report.call:
+            measured = f"; the shipped network, made by it, reaches {shipped.report.test.accuracy:.2%}"
+        return f'fit(recipe="long") trains {epochs} epochs{measured}'
 
     def evaluate(
         self,
@@ -297,7 +241,7 @@ class CNNFashion:
         """
         given = X is not None or Y is not None
         images, classes = checked(X, Y) if given else load_data(data)[1]
-        return float(np.mean(self._probabilities(images).argmax(axis=1) == classes))
+        return evaluate(self._probabilities(images), classes).accuracy
 
     def predict(self, images: npt.ArrayLike) -> Predictions:
         """The label of each of the images (N, 28, 28), and the probabilities, float32 (N, 10), of all labels.
@@ -317,22 +261,25 @@ class CNNFashion:
         return self.network
 
     def save(self, folder: str | Path = MODELS) -> None:
-        """Write `fashion.keras`, `fashion.onnx` and the model card, `README.md`, to `folder`.
+        """Write `fashion.keras`, `fashion.onnx`, what is known of them, and the model card, `README.md`, to `folder`.
 
-        The card tells of the training where `fit` was called here. Raises `RuntimeError` before `fit` or
-        `load`, `OSError` when the folder cannot be written.
+        The files of other sizes are `fashion-tiny.keras` and so on, and the card `fashion-tiny.md`. It tells
+        of the training where `fit` was called here. Raises `RuntimeError` before `fit` or `load`, `OSError`
+        when the folder cannot be written.
         """
         network, folder = self._trained(), Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        network.save(folder / f"{NAME}.keras")
-        export_onnx(network, folder / f"{NAME}.onnx")
-        write_card(folder, NAME, version_of(network), network.count_params(), LABELS, self.report)
+        network.save(folder / f"{self.name}.keras")
+        export_onnx(network, folder / f"{self.name}.onnx")
+        facts = Facts(self.name, version_of(network), network.count_params(), self.report)
+        facts.write(folder)
+        write_card(folder, facts)
 
     @classmethod
-    def load(cls, folder: str | Path = MODELS) -> CNNFashion:
+    def load(cls, folder: str | Path = MODELS, *, size: str = "base") -> CNNFashion:
         """The network that `save` wrote to `folder`. Errors as `load_network`'s."""
-        loaded = cls()
-        loaded.network = load_network(Path(folder) / f"{NAME}.keras")
+        loaded = cls(size)
+        loaded.network = load_network(Path(folder) / f"{loaded.name}.keras")
         return loaded
 
 
@@ -362,47 +309,6 @@ def load_network(path: str | Path) -> Any:
     return network
 
 
-def version_of(network: Any) -> str:
-    """Twelve hex digits that stand for the weights: the same in the `.keras` and in the `.onnx` file."""
-    return hashlib.sha256(b"".join(weights.tobytes() for weights in network.get_weights())).hexdigest()[:12]
-
-
-def export_onnx(network: Any, path: Path) -> None:
-    """Write the network as one self-describing ONNX file: name, version and labels are in its metadata.
-
-    The same weights give the same bytes.
-    """
-    import onnx  # here and not at the top: only who exports needs it
-
-    network(np.zeros((1, 28, 28), np.uint8))  # Keras exports only what was called once
-    with warnings.catch_warnings():  # of Keras's own patch of tf2onnx
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        network.export(path, format="onnx", verbose=False, opset_version=17)
-    model = onnx.load(path)
-    _name_by_position(model.graph)
-    metadata = {"name": NAME, "version": version_of(network), "labels": json.dumps(LABELS)}
-    onnx.helper.set_model_props(model, metadata)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _name_by_position(graph: Any) -> None:
-    """Name everything in an ONNX graph by where it stands: the exporter's names count on from export to export."""
-    graph.name, graph.doc_string = NAME, ""
-    names = {"": "", graph.input[0].name: "images", graph.output[0].name: "probabilities"}
-    for place, node in enumerate(graph.node):
-        node.name = f"{place}_{node.op_type}"
-        for number, value in enumerate(node.input):
-            names.setdefault(value, f"{node.name}_{number}")
-        names.setdefault(node.output[0], node.name)
-        node.input[:] = [names[value] for value in node.input]
-        node.output[:] = [names[value] for value in node.output]
-    for value in (*graph.initializer, *graph.input, *graph.output):
-        value.name = names[value.name]
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
-    graph.initializer.sort(key=lambda tensor: tensor.name)
-
-
 # --- serving ---------------------------------------------------------------------------------------
 
 
@@ -421,7 +327,7 @@ class KerasClassifier:
     def __init__(self, path: str | Path) -> None:
         self._network = load_network(path)
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        self.model = KerasModel(NAME, version_of(self._network), digest)
+        self.model = KerasModel(self._network.name, version_of(self._network), digest)
         self.labels: tuple[str, ...] = LABELS
         for count in (1, 2):  # the second size makes Keras compile for all sizes, before the first request
             self.predict(np.zeros((count, 28, 28), np.uint8))

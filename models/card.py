@@ -1,29 +1,43 @@
-"""The card beside a saved network, `README.md` and `confusion.png`: where it comes from and how good it is.
+"""The card beside a saved network: where it comes from, how good it is, how fast.
 
-Every number is measured, none typed; the same numbers give the same text.
+    python3 -m models.card        # writes the cards of the shipped networks again, from what was measured
+
+A training leaves what it measured in `NAME.json`, and `python3 -m models.speed` what it timed in `speed.json`; the
+card is made of these. Every number is measured, none typed; the same numbers give the same text.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import tomllib
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from models import pictures
+from models.evaluation import Bin, Evaluation
+from models.vocabulary import LABELS, SIZES, file_name
+
+MODELS = Path(__file__).parent
+PUBLISHED = MODELS / "published.toml"
+SPEED = "speed.json"
+SPEED_PICTURE = "accuracy-speed.png"
 
 
 @dataclass(frozen=True)
 class Report:
     """What a training run did and measured."""
 
-    call: str  # of CNNFashion
+    call: str
     recipe: str
     trained: int  # images
     held_out: int  # images that the best epoch was chosen by
-    accuracies: tuple[float, ...]  # after each epoch, the share of the held-out images that is right
-    confusion: npt.NDArray[np.int64] | None = None  # (10, 10), test images: true class, predicted class
+    accuracies: list[float]  # after each epoch, the share of the held-out images that is right
+    test: Evaluation | None = None  # on the test images of Fashion-MNIST
+    robustness: dict[str, dict[str, float]] | None = (
+        None  # the same images changed: accuracy by change and strength
+    )
 
     @property
     def best(self) -> int:
@@ -35,61 +49,89 @@ class Report:
         return f"epoch {self.best} of {epochs} is kept: {share:.2%} of {self.held_out:,} held-out images are right"
 
 
-def write_card(
-    folder: Path, name: str, version: str, parameters: int, labels: Sequence[str], report: Report | None
-) -> None:
-    """Write the card of the network `name` that was saved to `folder`.
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of a saved network. `report` is None where it came from a file."""
 
-    `report` is None where the network came from a file. Without a confusion matrix, the card claims no
-    accuracy on Fashion-MNIST. Raises `OSError` when the folder cannot be read and written.
+    name: str
+    version: str
+    parameters: int
+    report: Report | None
+
+    def write(self, folder: Path) -> None:
+        """Write the facts to `NAME.json`."""
+        text = json.dumps(asdict(self), indent=1)
+        (folder / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> Facts | None:
+        """The facts that `write` wrote; None where there are none."""
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        report = content["report"]
+        if report is not None:
+            if report["test"] is not None:
+                bins = [Bin(**each) for each in report["test"]["bins"]]
+                report["test"] = Evaluation(report["test"]["confusion"], bins)
+            content["report"] = Report(**report)
+        return cls(**content)
+
+
+def write_card(folder: Path, facts: Facts) -> None:
+    """Write the card of a network that was saved to `folder`, and its pictures.
+
+    Without an evaluation on the test images, it claims no accuracy on Fashion-MNIST. Raises `OSError` when
+    the folder cannot be read and written.
     """
-    picture = folder / "confusion.png"
-    picture.unlink(missing_ok=True)  # it may be of another network
-    origin = "It was loaded from a file and saved again: its training is not known here.\n"
-    if report is not None:
-        origin = _data_and_recipe(report)
-        if report.confusion is not None:
-            draw_confusion(report.confusion, labels, picture)
-            origin += _accuracy(report.confusion, labels, picture.name)
-    files = [folder / f"{name}.{kind}" for kind in ("onnx", "keras")]
-    rows = "\n".join(
-        f"| `{file.name}` | {file.stat().st_size:,} | `{hashlib.sha256(file.read_bytes()).hexdigest()}` |"
-        for file in files
+    confusion, reliability = (folder / f"{facts.name}-{kind}.png" for kind in ("confusion", "reliability"))
+    for picture in (confusion, reliability):
+        picture.unlink(missing_ok=True)  # it may be of another network
+    report = facts.report
+    if report is None:
+        parts = ["It was loaded from a file and saved again: its training is not known here.\n"]
+    else:
+        parts = [_data(report), _recipe(report)]
+        if report.test is not None:
+            pictures.draw_confusion(report.test.confusion, LABELS, confusion)
+            pictures.draw_reliability(report.test.bins, reliability)
+            parts += [_accuracy(report.test, confusion.name), _calibration(report.test, reliability.name)]
+        if report.robustness is not None:
+            parts.append(_robustness(report.robustness))
+        parts.append(_speed(folder, facts))
+    parts.append(_files(folder, facts.name))
+    body = "\n".join(part for part in parts if part)
+    path = folder / ("README.md" if facts.name == file_name("base") else f"{facts.name}.md")
+    path.write_text(
+        f"""# Model card: {facts.name}
+
+Written by `CNNFashion.save()`. Version `{facts.version}`, {facts.parameters:,} parameters.
+
+{body}""",
+        encoding="utf-8",
     )
-    card = f"""# Model card: {name}
-
-Written by `CNNFashion.save()`. Version `{version}`, {parameters:,} parameters.
-
-{origin}
-## Files
-
-| file | bytes | SHA-256 |
-| --- | ---: | --- |
-{rows}
-
-Both hold the same network: uint8 images (N, 28, 28), 0 is the background, to probabilities (N, {len(labels)}).
-Name, version and labels are in the metadata of the ONNX file. Keras writes the date into its own file: the
-same weights, saved again, give the same digest of the ONNX file only.
-"""
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _data_and_recipe(report: Report) -> str:
+def _data(report: Report) -> str:
     data = "Images of the caller's own; its accuracy on Fashion-MNIST is not measured here."
-    if report.confusion is not None:
+    if report.test is not None:
         data = f"""\
 Fashion-MNIST, 28x28 grey images of ten kinds of clothes, by Zalando Research
 (https://github.com/zalandoresearch/fashion-mnist), MIT licence, © 2017 Zalando SE.
-Its {report.confusion.sum():,} test images were looked at once, at the end."""
+Its {report.test.images:,} test images were looked at once, at the end."""
     return f"""## Data
 
 {data}
 {report.trained:,} training images trained the network, {report.held_out:,} were held out to choose the best epoch by.
+"""
 
-## Recipe
+
+def _recipe(report: Report) -> str:
+    return f"""## Recipe
 
     >>> from cnn_minst import CNNFashion
-    >>> CNNFashion().{report.call}
+    >>> {report.call}
 
 trains it again, on the same machine to the same weights.
 {report.recipe}
@@ -97,16 +139,17 @@ In this training, {report}.
 """
 
 
-def _accuracy(confusion: npt.NDArray[np.int64], labels: Sequence[str], picture: str) -> str:
-    right, tested, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+def _accuracy(test: Evaluation, picture: str) -> str:
+    right = [row[place] for place, row in enumerate(test.confusion)]
+    tested = [sum(row) for row in test.confusion]
+    predicted = [sum(column) for column in zip(*test.confusion, strict=True)]
     rows = "\n".join(
-        f"| {label} | {right[number] / max(1, tested[number]):.1%} | {right[number] / max(1, predicted[number]):.1%} |"
-        for number, label in enumerate(labels)
+        f"| {label} | {right[place] / max(1, tested[place]):.1%} | {right[place] / max(1, predicted[place]):.1%} |"
+        for place, label in enumerate(LABELS)
     )
-    return f"""
-## Accuracy
+    return f"""## Accuracy
 
-**{right.sum() / tested.sum():.2%}** of the {tested.sum():,} test images are right. By class: how many of its
+**{test.accuracy:.2%}** of the {test.images:,} test images are right. By class: how many of its
 images are called so (recall), and how many of the images called so belong to it (precision).
 
 | class | recall | precision |
@@ -117,17 +160,88 @@ images are called so (recall), and how many of the images called so belong to it
 """
 
 
-def draw_confusion(confusion: npt.NDArray[np.int64], labels: Sequence[str], path: Path) -> None:
-    """Draw the matrix (N, N), true class by predicted class, as a PNG file."""
-    from matplotlib.figure import Figure  # only a card with a picture waits for it
+def _calibration(test: Evaluation, picture: str) -> str:
+    return f"""## Calibration
 
-    figure = Figure(figsize=(7.5, 7), layout="constrained")
-    axes = figure.add_subplot(xlabel="predicted", ylabel="true")
-    shares = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
-    axes.imshow(shares**0.5, cmap="Blues")  # the root, so that small shares can be seen
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    for (true, predicted), count in np.ndenumerate(confusion):
-        colour = "white" if shares[true, predicted] > 0.4 else "black"
-        axes.text(predicted, true, str(count), ha="center", va="center", color=colour)
-    figure.savefig(path, dpi=100, metadata={"Software": None})  # not which matplotlib drew it
+The probability that the network states of its label and the share that is right differ by
+**{test.calibration_error:.3f}** on the mean over the test images (the expected calibration error, in ten bins).
+
+![Reliability: accuracy by stated probability]({picture})
+"""
+
+
+def _robustness(robustness: dict[str, dict[str, float]]) -> str:
+    tables = "\n\n".join(
+        f"| {change} | {' | '.join(strengths)} |\n"
+        f"| --- |{' ---: |' * len(strengths)}\n"
+        f"| right | {' | '.join(f'{accuracy:.1%}' for accuracy in strengths.values())} |"
+        for change, strengths in robustness.items()
+    )
+    return f"""## Under other conditions
+
+The same test images, changed:
+
+{tables}
+"""
+
+
+def _speed(folder: Path, facts: Facts) -> str:
+    """How fast the network is, if this version was timed, in a picture with the others of the folder."""
+    path = folder / SPEED
+    if not path.is_file():
+        return ""
+    speed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    timed = {row["name"]: row for row in speed["rows"]}
+    points = {}
+    names = [file_name(size) for size in SIZES if file_name(size) != facts.name]
+    for each in (facts, *(Facts.read(folder, name) for name in names)):
+        row = timed.get(each.name) if each else None
+        if each and each.report and each.report.test and row and row["version"] == each.version:
+            points[each.name] = (row["images_per_second"], each.report.test.accuracy)
+    if facts.name not in points:
+        return ""
+    pictures.draw_speed(points, _published(), folder / SPEED_PICTURE)
+    row, others = timed[facts.name], timed[speed["yardstick"]]["images_per_second"]
+    each_run = speed["batch_on_one_thread"]
+    return f"""## Speed
+
+**{row["images_per_second"]:,} images a second** in batches of {speed["batch"]}, on {speed["machine"]};
+{row["on_one_thread"]:,} on one thread, {each_run} images a run, as replier.py has it ({speed["runtime"]}).
+That is {row["images_per_second"] / others:.2f} times the {others:,} of a plain network with {speed["yardstick"]},
+timed in turns with it (`python3 -m models.speed`).
+
+![Accuracy by images a second]({SPEED_PICTURE})
+"""
+
+
+def _published() -> dict[str, float]:
+    return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
+
+
+def _files(folder: Path, name: str) -> str:
+    files = [folder / f"{name}.{kind}" for kind in ("onnx", "keras")]
+    rows = "\n".join(
+        f"| `{file.name}` | {file.stat().st_size:,} | `{hashlib.sha256(file.read_bytes()).hexdigest()}` |"
+        for file in files
+    )
+    return f"""## Files
+
+| file | bytes | SHA-256 |
+| --- | ---: | --- |
+{rows}
+
+Both hold the same network: uint8 images (N, 28, 28), 0 is the background, to probabilities (N, {len(LABELS)}).
+Name, version and labels are in the metadata of the ONNX file. Keras writes the date into its own file: the
+same weights, saved again, give the same digest of the ONNX file only.
+"""
+
+
+def main(folder: Path = MODELS) -> None:
+    """Write all cards again."""
+    for size in SIZES:
+        if facts := Facts.read(folder, file_name(size)):
+            write_card(folder, facts)
+
+
+if __name__ == "__main__":
+    main()

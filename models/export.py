@@ -1,0 +1,56 @@
+"""The network as one self-describing ONNX file, made simple where the result stays the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.simplify import simplify
+from models.vocabulary import LABELS
+
+
+def version_of(network: Any) -> str:
+    """Twelve hex digits that stand for the weights: the same in the `.keras` and in the `.onnx` file."""
+    return hashlib.sha256(b"".join(weights.tobytes() for weights in network.get_weights())).hexdigest()[:12]
+
+
+def export_onnx(network: Any, path: Path) -> None:
+    """Write the network as one self-describing ONNX file: name, version and labels are in its metadata.
+
+    The same weights give the same bytes.
+    """
+    import onnx  # here and not at the top: only who exports needs it
+
+    network(np.zeros((1, 28, 28), np.uint8))  # Keras exports only what was called once
+    with warnings.catch_warnings():  # of Keras's own patch of tf2onnx
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+        network.export(path, format="onnx", verbose=False, opset_version=17)
+    model = onnx.load(path)
+    simplify(model)
+    _name_by_position(model.graph, network.name)
+    metadata = {"name": network.name, "version": version_of(network), "labels": json.dumps(LABELS)}
+    onnx.helper.set_model_props(model, metadata)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _name_by_position(graph: Any, name: str) -> None:
+    """Name everything in an ONNX graph by where it stands: the exporter's names count on from export to export."""
+    graph.name, graph.doc_string = name, ""
+    names = {"": "", graph.input[0].name: "images", graph.output[0].name: "probabilities"}
+    for place, node in enumerate(graph.node):
+        node.name = f"{place}_{node.op_type}"
+        for number, value in enumerate(node.input):
+            names.setdefault(value, f"{node.name}_{number}")
+        names.setdefault(node.output[0], node.name)
+        node.input[:] = [names[value] for value in node.input]
+        node.output[:] = [names[value] for value in node.output]
+    for value in (*graph.initializer, *graph.input, *graph.output):
+        value.name = names[value.name]
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    graph.initializer.sort(key=lambda tensor: tensor.name)

@@ -1,0 +1,75 @@
+"""The three networks, from the fastest to the most accurate: uint8 (N, 28, 28) in, probabilities (N, 10) out.
+
+What they share is made for ONNX Runtime on a CPU: plain convolutions, whose channels are multiples of 8 and
+whose normalisation the export folds into their weights; few pixels early, since a picture of 28x28 with many
+channels costs more to move than to multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from models.vocabulary import LABELS, file_name
+
+layers = keras.layers
+
+
+def build_network(size: str) -> Any:
+    """The network of a size, with random weights."""
+    images = keras.Input((28, 28), dtype="uint8", name="images")
+    x = layers.Reshape((28, 28, 1))(layers.Rescaling(1 / 255)(images))
+    x = BODIES[size](x)
+    return keras.Model(images, layers.Dense(len(LABELS), activation="softmax")(x), name=file_name(size))
+
+
+def activated(x: Any) -> Any:
+    """Normalised, then cut off below 0."""
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def convolved(x: Any, channels: int) -> Any:
+    """A convolution with 3x3 pixels; the export folds the normalisation into its weights."""
+    return activated(layers.Conv2D(channels, 3, padding="same", use_bias=False)(x))
+
+
+def refined(x: Any) -> Any:
+    """The same, added to what went in: what it learns is what is missing yet."""
+    added = layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False)(x)
+    return layers.ReLU()(layers.Add()([x, layers.BatchNormalization()(added)]))
+
+
+def halved(x: Any) -> Any:
+    """The highest of each 2x2 pixels."""
+    return layers.MaxPooling2D()(x)
+
+
+def tiny(x: Any) -> Any:
+    """1.2 million multiplications."""
+    x = halved(convolved(x, 8))  # (N, 14, 14, 8)
+    x = halved(convolved(x, 24))  # (N, 7, 7, 24)
+    x = halved(convolved(convolved(x, 32), 32))  # (N, 3, 3, 32)
+    x = activated(layers.Dense(64, use_bias=False)(layers.Flatten()(x)))
+    return layers.Dropout(0.1)(x)
+
+
+def base(x: Any) -> Any:
+    """4.8 million multiplications."""
+    x = halved(convolved(x, 16))  # (N, 14, 14, 16)
+    x = halved(refined(convolved(x, 24)))  # (N, 7, 7, 24)
+    x = halved(refined(convolved(x, 64)))  # (N, 3, 3, 64)
+    x = convolved(x, 96)
+    return layers.Dropout(0.3)(layers.Flatten()(x))  # (N, 864)
+
+
+def large(x: Any) -> Any:
+    """37 million multiplications."""
+    x = halved(convolved(x, 32))  # (N, 14, 14, 32)
+    x = halved(refined(refined(convolved(x, 64))))  # (N, 7, 7, 64)
+    x = refined(refined(convolved(x, 128)))  # (N, 7, 7, 128)
+    return layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
+
+
+BODIES: dict[str, Callable[[Any], Any]] = {"tiny": tiny, "base": base, "large": large}

@@ -1,0 +1,51 @@
+"""How a network is trained, as data: `recipes/SIZE.toml`, with a short and a long version in each."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training does. The files in `recipes/` say of each number why it has its value."""
+
+    epochs: int
+    batch: int  # images
+    learning_rate: float  # at its highest
+    weight_decay: float
+    smoothing: float  # of the labels
+    shift: int  # pixels
+    mirrored: float  # share of the images
+    erased: float  # share of the images
+    average: float  # how much of the averaged weights is kept in a step
+    teacher: str  # size of the network whose answers are learned; "" for none
+    teaching: float  # share of the targets that the teacher gives
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.epochs} epochs in batches of {self.batch}; images moved by up to {self.shift} pixels, "
+            f"{self.mirrored:.0%} of them mirrored,",
+            f"a rectangle of noise in {self.erased:.0%}; AdamW, its learning rate up to {self.learning_rate} in the "
+            "first epoch and then down along a cosine,",
+            f"weight decay {self.weight_decay}; labels smoothed by {self.smoothing}; weights averaged "
+            f"({self.average} kept in a step).",
+        ]
+        if self.teacher:
+            lines.append(
+                f"{self.teaching:.0%} of each target is what `{self.teacher}` says of the same image."
+            )
+        return "\n".join(lines)
+
+
+def read_recipe(size: str, version: str) -> Recipe:
+    """The recipe of a size in its version, "short" or "long". Raises `ValueError` for another version."""
+    if version not in ("short", "long"):
+        raise ValueError(f"recipe is {version!r}, expected 'short' or 'long'")
+    content: dict[str, Any] = tomllib.loads((RECIPES / f"{size}.toml").read_text(encoding="utf-8"))
+    values = content | content[version]
+    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})

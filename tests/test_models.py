@@ -1,0 +1,283 @@
+"""The parts behind CNNFashion: recipes, going on after a stop, evaluation, changed images, speed, cards."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from onnx import load as load_onnx
+
+from cnn_minst import CNNFashion
+from imagebus.classifier import OnnxClassifier
+from imagebus.images import SAMPLE
+from models.card import Facts, Report, write_card
+from models.card import main as write_cards
+from models.evaluation import evaluate
+from models.export import export_onnx
+from models.networks import build_network
+from models.recipe import read_recipe
+from models.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
+from models.speed import YARDSTICK, measure, two_convolutions
+from models.training import State, augmented, train
+from models.vocabulary import LABELS, SIZES
+
+Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+# Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+
+@pytest.fixture(scope="module")
+def sample() -> tuple[Array, Array]:
+    with np.load(SAMPLE) as arrays:
+        return arrays["images"], arrays["labels"].astype(np.int64)
+
+
+# --- networks and recipes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_size_has_a_network_and_both_recipes(size: str) -> None:
+    network = build_network(size)
+
+    assert network.input_shape == (None, 28, 28)
+    assert network.output_shape == (None, len(LABELS))
+    assert read_recipe(size, "short").epochs < read_recipe(size, "long").epochs
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_channels_of_all_convolutions_are_multiples_of_eight(size: str) -> None:
+    channels = [
+        layer.filters for layer in build_network(size).layers if isinstance(layer, keras.layers.Conv2D)
+    ]
+
+    assert channels
+    assert [count % 8 for count in channels] == [0] * len(channels)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_onnx_file_has_nothing_that_its_weights_can_do(
+    size: str, sample: tuple[Array, Array], tmp_path: Path
+) -> None:
+    images, network = sample[0][:40], build_network(size)
+    rng = np.random.default_rng(0)  # normalisation with other means than 0 and other scales than 1
+    network.set_weights(
+        [
+            weights if weights.ndim > 1 else rng.uniform(0.2, 0.8, weights.shape)
+            for weights in network.get_weights()
+        ]
+    )
+
+    export_onnx(network, tmp_path / "network.onnx")
+
+    steps = [node.op_type for node in load_onnx(tmp_path / "network.onnx").graph.node]
+    assert steps[:4] == ["Cast", "Reshape", "Conv", "Relu"]
+    assert not {"Mul", "Transpose", "BatchNormalization"}.intersection(steps)
+    probabilities = OnnxClassifier(tmp_path / "network.onnx").predict(images)
+    np.testing.assert_allclose(probabilities, network.predict(images, verbose=0), atol=1e-5)
+
+
+def test_a_network_of_another_make_is_exported_too(sample: tuple[Array, Array], tmp_path: Path) -> None:
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((28, 28), dtype="uint8"),
+            layers.Rescaling(1 / 127.5, offset=-1),
+            layers.Reshape((28, 28, 1)),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="another",
+    )
+
+    export_onnx(network, tmp_path / "network.onnx")
+
+    probabilities = OnnxClassifier(tmp_path / "network.onnx").predict(sample[0][:40])
+    np.testing.assert_allclose(probabilities, network.predict(sample[0][:40], verbose=0), atol=1e-5)
+
+
+# --- training --------------------------------------------------------------------------------------
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
+    sample: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = sample[0][:150], sample[1][:150]
+    recipe = replace(read_recipe("tiny", "short"), epochs=2, erased=0.5)
+    checkpoint = tmp_path / "new" / "tiny.npz"
+    whole, accuracies = train(images, labels, "tiny", recipe)
+    write = State.write
+
+    def stop_after_one_epoch(state: State, path: Path) -> None:
+        write(state, path)
+        if len(state.accuracies) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(State, "write", stop_after_one_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train(images, labels, "tiny", recipe, checkpoint=checkpoint)
+    continued, continued_accuracies = train(images, labels, "tiny", recipe, checkpoint=checkpoint)
+
+    assert continued_accuracies == accuracies
+    for first, second in zip(whole.get_weights(), continued.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.npz"
+    State("another", [], [], [], []).write(path)
+
+    with pytest.raises(ValueError, match=re.escape(f"{path}: a training with another recipe stopped there")):
+        State.read(path, "this one")
+
+
+def test_augmented_images_are_the_same_in_the_same_epoch_and_others_in_the_next(
+    sample: tuple[Array, Array],
+) -> None:
+    images, targets = sample[0][:64], np.eye(10, dtype=np.float32)[sample[1][:64]]
+    recipe = read_recipe("base", "long")
+
+    first, again, later = (
+        np.concatenate([batch.numpy() for batch, _ in augmented(images, targets, recipe, epoch)])
+        for epoch in (0, 0, 1)
+    )
+
+    assert first.dtype == np.uint8
+    assert first.shape == images.shape
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, later)
+
+
+def test_nothing_but_rectangles_is_overwritten_in_the_share_of_images_that_the_recipe_says(
+    sample: tuple[Array, Array],
+) -> None:
+    images, targets = np.zeros((400, 28, 28), np.uint8), np.eye(10, dtype=np.float32)[sample[1][:400]]
+    recipe = replace(read_recipe("base", "long"), erased=0.5)
+
+    changed = np.concatenate([batch.numpy() for batch, _ in augmented(images, targets, recipe, 0)])
+
+    erased = changed[changed.any(axis=(1, 2))]
+    assert 0.4 < len(erased) / len(images) < 0.6
+    for image in erased:
+        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+        inside = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert max(inside.shape) <= 15
+        assert np.mean(inside > 0) > 0.8  # of random grey levels few are 0
+
+
+def test_a_teacher_gives_its_share_of_the_targets(sample: tuple[Array, Array]) -> None:
+    images, targets = sample[0][:32], np.eye(10, dtype=np.float32)[sample[1][:32]]
+    recipe = replace(read_recipe("tiny", "long"), teaching=0.75)
+    teacher = build_network("tiny")
+
+    batches = list(augmented(images, targets, recipe, 0, teacher))
+
+    for changed, taught in batches:
+        answers = teacher(changed).numpy()
+        np.testing.assert_allclose(taught.numpy().max(axis=1) >= 0.25, True)
+        rest = (taught.numpy() - 0.75 * answers) / 0.25
+        np.testing.assert_allclose(np.sort(rest, axis=1)[:, :-1], 0, atol=1e-5)
+
+
+# --- evaluation ------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_counts_what_is_right_and_how_sure_the_network_was() -> None:
+    probabilities = np.full((4, 10), 0.0, np.float32)
+    probabilities[0, 3] = probabilities[1, 3] = 0.95
+    probabilities[2, 5] = probabilities[3, 5] = 0.55
+    truth = np.array([3, 4, 5, 5])
+
+    evaluation = evaluate(probabilities, truth)
+
+    assert evaluation.images == 4
+    assert evaluation.accuracy == 0.75
+    assert evaluation.confusion[4][3] == 1
+    assert [(each.images, each.accuracy) for each in evaluation.bins] == [(2, 1.0), (2, 0.5)]
+    assert evaluation.calibration_error == pytest.approx((0.45 + 0.45) / 2)
+
+
+def test_images_are_moved_by_whole_pixels_onto_background() -> None:
+    image = np.zeros((1, 28, 28), np.uint8)
+    image[0, 10, 10] = 200
+
+    assert moved(image, 3, -2)[0, 13, 8] == 200
+    assert moved(image, 3, -2).sum() == 200
+    assert not moved(image, 0, 18).any()
+
+
+def test_blur_and_noise_keep_the_mean_grey_level() -> None:
+    image = np.full((1, 28, 28), 100, np.uint8)
+
+    assert blurred(image, 1.0)[0, 10:18, 10:18].mean() == 100
+    assert noisy(image, 16).mean() == pytest.approx(100, abs=2)
+    assert noisy(image, 16).std() == pytest.approx(16, abs=2)
+    np.testing.assert_array_equal(noisy(image, 16), noisy(image, 16))
+
+
+def test_robustness_is_measured_for_each_strength_of_each_change(sample: tuple[Array, Array]) -> None:
+    images, labels = sample[0][:20], sample[1][:20]
+
+    def knows_only_the_unchanged(changed: Array) -> Array:
+        same = (changed == images).all(axis=(1, 2))
+        return np.eye(10, dtype=np.float32)[np.where(same, labels, (labels + 1) % 10)]
+
+    measured = robustness(knows_only_the_unchanged, images, labels)
+
+    assert [len(each) for each in measured.values()] == [len(SHIFTS), len(NOISES), len(BLURS)]
+    assert {accuracy for each in measured.values() for accuracy in each.values()} == {0.0}
+
+
+# --- speed and cards -------------------------------------------------------------------------------
+
+
+def test_the_yardstick_has_225_thousand_weights_and_gives_probabilities(tmp_path: Path) -> None:
+    path = tmp_path / "two.onnx"
+    path.write_bytes(two_convolutions())
+
+    probabilities = OnnxClassifier(path, labels=LABELS).predict(np.zeros((3, 28, 28), np.uint8))
+
+    assert probabilities.shape == (3, 10)
+    assert len(path.read_bytes()) == pytest.approx(225_034 * 4, rel=0.01)
+
+
+def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
+    evaluation = evaluate(np.eye(10, dtype=np.float32), np.arange(10))
+    report = Report("CNNFashion().fit()", "none", 2, 1, [0.5], evaluation, {"moved": {"1": 0.5}})
+    for facts in (Facts("fashion", "a", 3, report), Facts("fashion", "b", 3, None)):
+        facts.write(tmp_path)
+
+        assert Facts.read(tmp_path, "fashion") == facts
+
+    assert Facts.read(tmp_path, "fashion-tiny") is None
+
+
+def test_a_card_shows_the_speed_of_the_version_that_was_timed_and_of_no_other(tmp_path: Path) -> None:
+    network = CNNFashion("tiny")
+    network.network = build_network("tiny")
+    evaluation = evaluate(np.eye(10, dtype=np.float32), np.arange(10))
+    network.report = Report("CNNFashion().fit()", "none", 2, 1, [0.5], evaluation)
+    network.save(tmp_path)
+    card = tmp_path / "fashion-tiny.md"
+    untimed = card.read_text(encoding="utf-8")
+
+    speed = measure(tmp_path, rounds=1, seconds=0.01)
+    (tmp_path / "speed.json").write_text(json.dumps(speed), encoding="utf-8")
+    write_cards(tmp_path)
+    timed = card.read_text(encoding="utf-8")
+    facts = Facts.read(tmp_path, "fashion-tiny")
+    assert facts
+    write_card(tmp_path, replace(facts, version="another"))
+
+    assert [row["name"] for row in speed["rows"]] == ["fashion-tiny", YARDSTICK]
+    assert f"**{speed['rows'][0]['images_per_second']:,} images a second**" in timed
+    assert (tmp_path / "accuracy-speed.png").exists()
+    for other in (untimed, card.read_text(encoding="utf-8")):
+        assert "images a second" not in other
