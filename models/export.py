@@ -1,4 +1,4 @@
-"""The network as one self-describing ONNX file, made simple where the result stays the same."""
+"""The network as one self-describing ONNX file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from models.simplify import simplify
 from models.vocabulary import LABELS
 
 
@@ -31,7 +30,6 @@ def export_onnx(network: Any, path: Path) -> None:
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         network.export(path, format="onnx", verbose=False, opset_version=17)
     model = onnx.load(path)
-    simplify(model)
     _name_by_position(model.graph, network.name)
     metadata = {"name": network.name, "version": version_of(network), "labels": json.dumps(LABELS)}
     onnx.helper.set_model_props(model, metadata)

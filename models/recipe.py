@@ -12,7 +12,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training does. The files in `recipes/` say of each number why it has its value."""
+    """What a training does; `recipes/base.toml` explains each number."""
 
     epochs: int
     batch: int  # images

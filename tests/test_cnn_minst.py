@@ -431,6 +431,7 @@ def test_the_onnx_file_describes_itself(fitted: CNNFashion, tmp_path: Path) -> N
     assert onnx.model.version == version_of(fitted.network)
     model = load_onnx(tmp_path / "fashion.onnx")
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["images", "probabilities"]
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
 
 
 def test_the_same_weights_give_the_same_onnx_file(fitted: CNNFashion, tmp_path: Path) -> None:

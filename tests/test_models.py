@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from onnx import load as load_onnx
 
 from cnn_minst import CNNFashion
 from imagebus.classifier import OnnxClassifier
@@ -19,7 +18,6 @@ from imagebus.images import SAMPLE
 from models.card import Facts, Report, write_card
 from models.card import main as write_cards
 from models.evaluation import evaluate
-from models.export import export_onnx
 from models.networks import build_network
 from models.recipe import read_recipe
 from models.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
@@ -59,48 +57,6 @@ def test_the_channels_of_all_convolutions_are_multiples_of_eight(size: str) -> N
 
     assert channels
     assert [count % 8 for count in channels] == [0] * len(channels)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_the_onnx_file_has_nothing_that_its_weights_can_do(
-    size: str, sample: tuple[Array, Array], tmp_path: Path
-) -> None:
-    images, network = sample[0][:40], build_network(size)
-    rng = np.random.default_rng(0)  # normalisation with other means than 0 and other scales than 1
-    network.set_weights(
-        [
-            weights if weights.ndim > 1 else rng.uniform(0.2, 0.8, weights.shape)
-            for weights in network.get_weights()
-        ]
-    )
-
-    export_onnx(network, tmp_path / "network.onnx")
-
-    steps = [node.op_type for node in load_onnx(tmp_path / "network.onnx").graph.node]
-    assert steps[:4] == ["Cast", "Reshape", "Conv", "Relu"]
-    assert not {"Mul", "Transpose", "BatchNormalization"}.intersection(steps)
-    probabilities = OnnxClassifier(tmp_path / "network.onnx").predict(images)
-    np.testing.assert_allclose(probabilities, network.predict(images, verbose=0), atol=1e-5)
-
-
-def test_a_network_of_another_make_is_exported_too(sample: tuple[Array, Array], tmp_path: Path) -> None:
-    layers = keras.layers
-    network = keras.Sequential(
-        [
-            keras.Input((28, 28), dtype="uint8"),
-            layers.Rescaling(1 / 127.5, offset=-1),
-            layers.Reshape((28, 28, 1)),
-            layers.Conv2D(8, 3, padding="same", activation="relu"),
-            layers.Flatten(),
-            layers.Dense(10, activation="softmax"),
-        ],
-        name="another",
-    )
-
-    export_onnx(network, tmp_path / "network.onnx")
-
-    probabilities = OnnxClassifier(tmp_path / "network.onnx").predict(sample[0][:40])
-    np.testing.assert_allclose(probabilities, network.predict(sample[0][:40], verbose=0), atol=1e-5)
 
 
 # --- training --------------------------------------------------------------------------------------
