@@ -187,38 +187,37 @@ class CNNFashion:
         `ValueError` (see `grey_levels` for images and `class_numbers` for labels) that states what came.
         """
         plan = read_recipe(self.size, recipe)
-        options = [f'recipe="{recipe}"'] * (recipe != "short") + [f"epochs={epochs}"] * (epochs is not None)
         if epochs is not None:
             plan = replace(plan, epochs=epochs)
         if plan.epochs < 1:
             raise ValueError(f"epochs is {epochs}, expected at least 1")
         own = trainX is not None or trainY is not None
-        test: tuple[Images, Labels] | None = None
-        if own:
-            options.insert(0, "trainX, trainY")
-            X, Y = checked(trainX, trainY)
-            if len(X) < 2:
-                raise ValueError("1 image came, expected at least 2: one to train with, one held out")
-        else:
-            (X, Y), test = load_data(data)
+        (X, Y), test = (checked(trainX, trainY), None) if own else load_data(data)
+        if len(X) < 2:
+            raise ValueError("1 image came, expected at least 2: one to train with, one held out")
         teacher = load_network(Path(models) / f"{file_name(plan.teacher)}.keras") if plan.teacher else None
         checkpoint = Path(checkpoints) / f"{self.name}.npz" if checkpoints is not None else None
 
         self.network, accuracies = train(X, Y, self.size, plan, teacher=teacher, checkpoint=checkpoint)
 
         size = "" if self.size == "base" else f'"{self.size}"'
-        call = f"CNNFashion({size}).fit({', '.join(options)})"
+        options = ["trainX, trainY"] * own
+        options += [f'recipe="{recipe}"'] * (recipe != "short") + [f"epochs={epochs}"] * (epochs is not None)
+        steps = f"{plan}\nThe teacher is version {version_of(teacher)}." if plan.teacher else str(plan)
         kept, held_out = hold_out(len(X))
-        self.report = Report(call, str(plan), len(kept), len(held_out), accuracies)
+        self.report = Report(
+            f"CNNFashion({size}).fit({', '.join(options)})", steps, len(kept), len(held_out), accuracies
+        )
         print(self.report)
-        if test is not None:
-            evaluation = evaluate(self._probabilities(test[0]), test[1])
-            changed = robustness(self._probabilities, *test)
-            self.report = replace(self.report, test=evaluation, robustness=changed)
-            print(f"accuracy on the {evaluation.images:,} test images: {evaluation.accuracy:.2%}")
-            if recipe == "short":
-                print(self._what_the_long_recipe_gives())
-            self.save(models)
+        if test is None:
+            return
+        evaluation = evaluate(self._probabilities(test[0]), test[1])
+        changed = robustness(self._probabilities, *test)
+        self.report = replace(self.report, test=evaluation, robustness=changed)
+        print(f"accuracy on the {evaluation.images:,} test images: {evaluation.accuracy:.2%}")
+        if recipe == "short":
+            print(self._what_the_long_recipe_gives())
+        self.save(models)
 
     def _what_the_long_recipe_gives(self) -> str:
         epochs = read_recipe(self.size, "long").epochs

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from models.export import version_of
 from models.networks import build_network
 from models.recipe import Recipe
 from models.vocabulary import LABELS, Images, Labels
@@ -119,12 +120,13 @@ def train(
     )
     network.optimizer.build(network.trainable_variables)
     variables = [*network.variables, *network.optimizer.variables]
+    whole = repr(recipe) if teacher is None else f"{recipe!r}, teacher {version_of(teacher)}"
     if checkpoint is not None and checkpoint.exists():
-        state = State.read(checkpoint, repr(recipe))
+        state = State.read(checkpoint, whole)
         for variable, value in zip(variables, state.variables, strict=True):
             variable.assign(value)
     else:
-        state = State(repr(recipe), [], [], network.get_weights(), network.get_weights())
+        state = State(whole, [], [], network.get_weights(), network.get_weights())
 
     judged = build_network(size)  # with the averaged weights, and without the optimizer, twice their size
     for epoch in range(len(state.accuracies), recipe.epochs):
