@@ -33,7 +33,7 @@ def draw_reliability(bins: Sequence[Bin], path: Path) -> None:
     """How often a network is right, by how sure it says it is."""
     figure = _figure(5, 4.5)
     axes = figure.add_subplot(
-        xlabel="probability it states", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1)
+        xlabel="probability it states", ylabel="share that is right", xlim=(0, 1.1), ylim=(0, 1)
     )
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
     axes.plot([each.confidence for each in bins], [each.accuracy for each in bins], marker="o")
