@@ -117,7 +117,12 @@ class Worker:
         under_way: _UnderWay | None = None
         try:
             while not self._stopping.is_set():
-                if batch := self._receive(busy=bool(predicting or under_way)):
+                batch = self._receive(busy=bool(predicting or under_way))
+                if any(message.attempt > 1 for message in batch):
+                    self._try_alone(batch, predicting, under_way)
+                    under_way = None
+                    continue
+                if batch:
                     full = len(batch) >= self._max_batch_size > 1
                     predicting.append(self._begin(batch, aside=full or bool(predicting)))
                     if full and len(predicting) == 1:
@@ -133,15 +138,20 @@ class Worker:
                     under_way = _UnderWay(
                         done.messages, self._transport.begin_commit(done.messages, outgoing)
                     )
-                    if any(message.attempt > 1 for message in done.messages):
-                        # A reader died with it: it is committed before anything else is touched.
-                        if not self._settle(under_way):
-                            predicting.clear()
-                        under_way = None
                 self._check_model()
         finally:
             if self._settle(under_way) and self._stopping.is_set():
                 self._finish_all(predicting)
+
+    def _try_alone(
+        self, suspects: Sequence[Message], predicting: deque[_Batch], under_way: _UnderWay | None
+    ) -> None:
+        """A reader died with one of these: nothing else is in hand meanwhile, and they are committed at once."""
+        if self._settle(under_way) and self._finish_all(predicting):
+            outgoing = self._finish(self._begin(suspects, aside=False))
+            self._settle(_UnderWay(suspects, self._transport.begin_commit(suspects, outgoing)))
+            self._check_model()
+        predicting.clear()  # where a commit failed, they come again with it
 
     def _receive(self, *, busy: bool) -> list[Message]:
         """The next batch. While another one is in hand there is no waiting for a fuller one."""
@@ -153,15 +163,16 @@ class Worker:
         self.metrics.failed_acknowledgements = self._transport.failed_acknowledgements
         return batch
 
-    def _finish_all(self, predicting: deque[_Batch]) -> None:
-        """At a stop: what the model has is answered, unless a commit fails; then it comes again elsewhere."""
+    def _finish_all(self, predicting: deque[_Batch]) -> bool:
+        """Answer what the model has; False when a commit failed, and the others come again."""
         while predicting:
             batch = predicting.popleft()
             outgoing = self._finish(batch)
             if not self._settle(
                 _UnderWay(batch.messages, self._transport.begin_commit(batch.messages, outgoing))
             ):
-                return
+                return False
+        return True
 
     def _settle(self, under_way: _UnderWay | None) -> bool:
         """Wait for a commit and read its result; False when everything since has to be done again."""

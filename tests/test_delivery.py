@@ -18,15 +18,16 @@ from typing import cast
 import numpy as np
 import orjson
 import pytest
-from confluent_kafka import IsolationLevel, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # it does export them
 
 from imagebus import CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
 from imagebus.broker import EmbeddedBroker
 from imagebus.config import read_settings
-from imagebus.messages import encode_request
+from imagebus.messages import Position, encode_request
 from imagebus.transports.kafka import KafkaTransport
 from imagebus.transports.kafka.delivery import ExactlyOnce
+from imagebus.transports.kafka.partitions import FEW
 
 from .buses import Bus, records
 from .programs import Program, python
@@ -127,6 +128,33 @@ def test_dead_letters_are_sent_back_once_and_at_most_so_many_rounds(bus: Bus, br
     assert "kept: it was sent back 2 times" in last.wait_for("kept: ")
     assert "sent 0 back" in last.wait_for("sent 0")
     assert replier.stop() == 0
+
+
+def test_suspects_are_tried_apart_and_hold_nobody_up(bus: Bus, broker: EmbeddedBroker) -> None:
+    with KafkaTransport(read_settings(bus.config), topics=[bus.requests], partitions=2):
+        pass
+    for partition in (0, 1):
+        produce(broker, bus.requests, *(Message(bus.requests, b"x") for _ in range(200)), partition=partition)
+    twice = TopicPartition(bus.requests, 0, 0, "attempt=2")  # two members died with its first record
+    Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "group"}).commit(
+        offsets=[twice], asynchronous=False
+    )
+    batches: list[list[Message]] = []
+    with KafkaTransport(read_settings(bus.config)) as transport:
+        transport.subscribe(bus.requests, "group")
+        deadline = time.monotonic() + SECONDS
+        while sum(map(len, batches)) < 400 and time.monotonic() < deadline:
+            if batch := transport.receive(128, 1.0):
+                transport.commit(batch)
+                batches.append(batch)
+
+    where = [[(message.position or Position(-1, -1, 0))[:2] for message in batch] for batch in batches]
+    attempts = [{message.attempt for message in batch} for batch in batches]
+    assert sorted(place for batch in where for place in batch) == [(n, o) for n in (0, 1) for o in range(200)]
+    assert [batch for batch, tried in zip(where, attempts, strict=True) if max(tried) > 1] == [
+        [(0, offset)] for offset in range(FEW)
+    ]
+    assert sum(any(number == 1 for number, _ in batch) for batch in where) < FEW / 2
 
 
 # --- the caller's side -------------------------------------------------------------------------
@@ -426,6 +454,7 @@ def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offse
             record = transport._subscribed().poll(0.1)
 
         transport._keep(record)
+        assert transport._waiting == [record]
         transport.rewind()
         received: list[Message] = []
         deadline = time.monotonic() + 30
@@ -433,3 +462,19 @@ def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offse
             received = transport.receive(1, 0.1)
 
     assert [message.value for message in received] == [b"1"]
+
+
+def test_what_waits_is_forgotten_with_its_partition(bus: Bus, broker: EmbeddedBroker) -> None:
+    """Else it would be answered, and its offset committed, before those in front of it that come again."""
+    with KafkaTransport(read_settings(bus.config), topics=[bus.requests], partitions=2) as transport:
+        for partition in (0, 1):
+            produce(broker, bus.requests, Message(bus.requests, b"%d" % partition), partition=partition)
+        transport.subscribe(bus.requests, "group")
+        deadline = time.monotonic() + SECONDS
+        while len(transport._waiting) < 2 and time.monotonic() < deadline:
+            if (record := transport._subscribed().poll(0.1)) is not None:
+                transport._keep(record)
+
+        transport._forget([0])
+
+        assert [record.value() for record in transport._waiting] == [b"1"]

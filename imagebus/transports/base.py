@@ -54,8 +54,9 @@ class Transport(ABC):
 
         Takes what is already there and does not wait for more, so it may return fewer than `limit`; an
         empty list after `timeout`. Messages of one partition come in order. A message whose `attempt` is
-        above 1 was in the hands of a member that died; such messages come one by one, each after the
-        last was committed, so that one which kills its reader can be told from its neighbours.
+        above 1 was in the hands of a member that died; such messages come a few at a time, or alone, and never
+        with others: commit what is in hand before trying them, and them before receiving more, so that one
+        which kills its reader can be told from its neighbours.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tempfile
 import threading
 import time
@@ -220,6 +221,8 @@ class Rig:
             f"{name}{suffix}", load.ledger, self.brokers.bootstrap, load.requests, load.replies, GROUP, bound
         )
         verdict.problems.extend(scene.problems)
+        if verdict.problems:
+            scene.tell()
         return verdict
 
 
@@ -273,6 +276,11 @@ class Scene:
         if "Traceback" in str(replier):
             problems.append(f"a replier printed a traceback: {''.join(replier.err[-6:])}")
         return problems
+
+    def tell(self) -> None:
+        """What each program said, for whoever looks for the cause."""
+        for program in (*self._gone, *self.repliers):
+            print(program, file=sys.stderr)
 
     def close(self) -> None:
         """Whatever happened: nothing is left running."""

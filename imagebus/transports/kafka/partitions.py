@@ -174,24 +174,42 @@ class Partitions:
                 if committed:
                     partition.remembered = partition.asked = Progress(end, begun(1))
 
-    def careful_limit(self, limit: int) -> int:
-        """How many records may be received at once, where `limit` may when no member died.
-
-        After one death a few, after two in the same place one: an innocent record behind the suspect costs
-        little, and the guilty one stands alone at its third try.
-        """
-        allowed = limit
+    def have_suspects(self, limit: int) -> bool:
+        """Whether there is anything that a member died with. `limit` is the size of a batch."""
         for partition in list(self.by_number.values()):
             if partition.suspects:
                 # The dead member had two batches for the model and one on its way to the brokers; or a few.
                 first, last = partition.suspects[0], partition.suspects[-1]
                 in_hand = 3 * limit if partition.deaths == 1 else FEW
                 partition.suspects = range(first, min(last + 1, first + in_hand))
-                if (partition.answered or 0) >= partition.suspects[-1] + 1:
+                if (partition.answered or 0) > partition.suspects[-1]:
                     partition.suspects = range(0)
-                else:
-                    allowed = min(allowed, FEW if partition.deaths == 1 else 1)
-        return allowed
+        return any(partition.suspects for partition in list(self.by_number.values()))
+
+    def go_together(self, received: Sequence[tuple[int | None, int | None]], limit: int) -> list[int]:
+        """The places of those among the received (partition, offset) that are tried next, at once.
+
+        Suspects and others never are: one that kills its reader takes no more with it than has to be, and
+        nobody waits long for a suspect's sake. After one death a few are tried, after two in the same place
+        one: an innocent record behind the suspect costs little, and the guilty one stands alone at its
+        third try. Whose turn it is, the first one says. Of a partition, none overtakes another.
+        """
+        deaths = [self._deaths(*each) for each in received]
+        suspicious = bool(deaths and deaths[0])
+        chosen: list[int] = []
+        held_up: set[int | None] = set()
+        for place, (number, _) in enumerate(received):
+            if suspicious:
+                limit = min(limit, {0: limit, 1: FEW}.get(deaths[place], 1))
+            if bool(deaths[place]) != suspicious or number in held_up or len(chosen) >= limit:
+                held_up.add(number)
+            else:
+                chosen.append(place)
+        return chosen
+
+    def _deaths(self, number: int | None, offset: int | None) -> int:
+        partition = None if number is None else self.by_number.get(number)
+        return partition.deaths if partition is not None and offset in partition.suspects else 0
 
     def attempt(self, number: int, offset: int) -> int:
         """How often this record is tried now, this time included."""

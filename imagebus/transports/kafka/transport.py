@@ -135,7 +135,7 @@ class KafkaTransport(Transport):
         self._under_way: _UnderWay | None = None  # the last commit that was begun
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
         self._last_poll = time.monotonic()
-        self._kept: list[Record] = []  # what the keeper received
+        self._waiting: list[Record] = []  # received, and not given out yet
         self._refused = False  # a commit; it has to be asked for again
         self._closed = threading.Event()
 
@@ -167,11 +167,11 @@ class KafkaTransport(Transport):
                 if self._under_way is not None:
                     self._under_way.end()
                 self._commit_answered(numbers, given_back=True)
-                self._partitions.remove(numbers)
+                self._forget(numbers)
             tell()
 
         def on_lost(_: Consumer, partitions: list[TopicPartition]) -> None:
-            self._partitions.remove(each.partition for each in partitions)
+            self._forget([each.partition for each in partitions])
             tell()
 
         consumer.subscribe([topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
@@ -204,6 +204,11 @@ class KafkaTransport(Transport):
         with suppress(KafkaException):  # the assignment may be over before it began
             consumer.incremental_assign(starts)
 
+    def _forget(self, numbers: Sequence[int]) -> None:
+        """They are no longer ours; if they come back, so does what was waiting, in order."""
+        self._partitions.remove(numbers)
+        self._waiting[:] = [record for record in self._waiting if record.partition() not in numbers]
+
     def _starts_at_the_end(self) -> bool:
         return self._clients.settings.get("auto.offset.reset", "") in ("latest", "largest", "end")
 
@@ -223,26 +228,36 @@ class KafkaTransport(Transport):
         self._producer.poll(0)
         self._clients.raise_failure()
         with self._listening:
-            allowed = self._partitions.careful_limit(limit)
-            records, self._kept = self._kept[:allowed], self._kept[allowed:]
-            if not records:
+            if not self._waiting:
                 # `consume(n, timeout)` would wait out its timeout unless n messages come.
                 first = consumer.poll(timeout)
                 self._last_poll = time.monotonic()
                 if first is None:
                     self._ask_again()
                     return []
-                records = [first]
-                allowed = min(
-                    allowed, self._partitions.careful_limit(limit)
-                )  # a poll can bring new partitions
-                if allowed > 1:
-                    records += consumer.consume(allowed - 1, timeout=0)
+                self._waiting.append(first)
+            if (room := limit - len(self._waiting)) > 0:
+                arrived = consumer.consume(room, timeout=0)
+                self._waiting += arrived
+            records = self._take(limit)
         self._say_whose_they_are()
         messages = [message for record in records if (message := self._received(record)) is not None]
-        if allowed < limit:
+        if messages and messages[0].attempt > 1:
             self._say_that_they_begin(messages)
         return messages
+
+    def _take(self, limit: int) -> list[Record]:
+        """Of what is waiting, what goes together; what stays is seen, so that after a `rewind` it comes again."""
+        if not self._partitions.have_suspects(limit):
+            taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        else:
+            places = [(record.partition(), record.offset()) for record in self._waiting]
+            chosen = set(self._partitions.go_together(places, limit))
+            taken = [record for place, record in enumerate(self._waiting) if place in chosen]
+            self._waiting = [record for place, record in enumerate(self._waiting) if place not in chosen]
+        for record in self._waiting:
+            self._see(record)
+        return taken
 
     def _received(self, record: Record) -> Message | None:
         error = record.error()
@@ -325,8 +340,11 @@ class KafkaTransport(Transport):
                     self._keep(record)
 
     def _keep(self, record: Record) -> None:
-        """For the next `receive`. It is seen, so that after a `rewind` it comes again."""
-        self._kept.append(record)
+        """For the next `receive`."""
+        self._waiting.append(record)
+        self._see(record)
+
+    def _see(self, record: Record) -> None:
         number, offset = record.partition(), record.offset()
         if record.error() is None and number is not None and offset is not None:
             self._partitions.see(number, offset)
@@ -447,7 +465,7 @@ class KafkaTransport(Transport):
         """See `Transport.rewind`."""
         consumer = self._subscribed()
         with self._listening, self._committing:
-            self._kept.clear()
+            self._waiting.clear()
             if self._delivery.commits_offsets:
                 self._ask_for_answered(consumer)
             for number, partition in list(self._partitions.by_number.items()):
