@@ -18,8 +18,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnn_minst import LABELS, export_onnx
 from imagebus.images import SAMPLE
+from models.export import export_onnx
+from models.vocabulary import LABELS
 
 SEED = 2017
 EPOCHS = 5  # of the sample's 1,000 images
