@@ -8,6 +8,6 @@ bare.py  careless.py  careful_loop.py  keras_loop.py  echo.py   the references, 
 onnx_model.py   the model of all but the replier
 program.py  replies.py  measure.py  running a process, checking replies, reading CPU time and memory
 table.py        medians and spread as text and as JSON
-peers/          `make bench-peers`: other frameworks, under load and killed, with open_loop.py and networks.py
+peers/          `make bench-peers`: other frameworks, under load and killed, with open_loop.py and two_convolutions.py
 poison.py       a run of its own: one package in twenty is bad
 """

@@ -25,7 +25,7 @@ Prediction = tuple[str, float]  # label and probability of an image
 
 
 class OnnxModel:
-    """A served model file; see `bench/networks.py` for where other than the shipped one come from.
+    """A served model file; see `bench/two_convolutions.py` for where other than the shipped one come from.
 
     A large batch is shared by the cores: each runs the whole network on its part, so that none waits for
     another before the end. ONNX Runtime's own threads gain less here, for more CPU time.

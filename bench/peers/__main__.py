@@ -3,9 +3,9 @@
     python -m bench.peers [--rounds 3] [--packages 20000] [--only replier,quix] [--json FILE]
     python -m bench.peers --network tiny
 
-The same broker, packages, checks and model for all; `--network` takes one of `bench/networks.py` in place
-of `--model`. Under `tiny` the bus and the code around the model are what is measured. The peers get an
-environment of their own, `.venv-peers`, made on the first run.
+The same broker, packages, checks and model for all. `--network` names another than `--model`: the yardstick
+`two-convolutions`, or the fastest that is shipped, `tiny`, under which the bus and the code around the model
+are what is measured. The peers get an environment of their own, `.venv-peers`, made on the first run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench import table
 from bench.contenders import SERVERS
 from bench.peers import environment, report
 from bench.peers.rounds import ROUND
-from bench.program import Program
+from bench.program import ROOT, Program
 from bench.run import measure, options, write_json
 from imagebus import cli
 
@@ -28,7 +28,7 @@ BUILD_LIMIT = 120.0  # seconds; TensorFlow's import on a busy machine is most of
 def main() -> int:
     parser = options("python -m bench.peers", __doc__, ROUND)
     parser.add_argument(
-        "--network", choices=NETWORKS, help="a network of bench/networks.py instead of --model"
+        "--network", choices=NETWORKS, help="bench/two_convolutions.py, or the fastest that is shipped"
     )
     parser.add_argument("--load-seconds", type=float, default=8.0, metavar="S", help="of each load")
     parser.set_defaults(singles=1000, keras_seconds=8.0)
@@ -36,8 +36,10 @@ def main() -> int:
     if any(name in SERVERS and SERVERS[name].python == environment.PYTHON for name in args.only):
         environment.set_up()
     with tempfile.TemporaryDirectory(prefix="imagebus-bench-") as folder:
-        if args.network:
-            args.model = build(args.network, Path(folder))
+        if args.network == "tiny":
+            args.model = ROOT / "models" / "fashion-tiny.onnx"
+        elif args.network:
+            args.model = build(Path(folder))
         measured, conditions = measure(args, ROUND)
     rounds = table.with_ratios(measured)
     conditions["text"] += f" {environment.versions()}."
@@ -48,9 +50,9 @@ def main() -> int:
     return int(any(each[figure] for each in rounds.get("replier", ()) for figure in bad))
 
 
-def build(network: str, folder: Path) -> Path:
-    """Train a network in a process of its own: TensorFlow must not stay in this one."""
-    with Program("-m", "bench.networks", network, folder) as program:
+def build(folder: Path) -> Path:
+    """Train two convolutions in a process of its own: TensorFlow must not stay in this one."""
+    with Program("-m", "bench.two_convolutions", folder) as program:
         return Path(program.wait_for("written:", BUILD_LIMIT)[1])
 
 
