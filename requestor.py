@@ -43,6 +43,11 @@ def options() -> argparse.Namespace:
     what.add_argument(
         "--state", metavar="DIR", help="remember open packages there, and ask for them again after a kill"
     )
+    what.add_argument(
+        "--own-partition",
+        action="store_true",
+        help="have the replies sent to one partition, and read no other",
+    )
     out = parser.add_argument_group("output")
     out.add_argument("--top", type=cli.positive, default=1, metavar="N", help="labels printed for each image")
     out.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -106,7 +111,13 @@ def main() -> int:
     image_set = imagebus.load_images(args.images) if args.images else imagebus.load_images()
     state = imagebus.OpenPackages(args.state) if args.state else None
     topics = (args.requests, args.replies)
-    transport = imagebus.connect(args.cloud, args.config, topics=topics, partitions=args.partitions)
+    transport = imagebus.connect(
+        args.cloud,
+        args.config,
+        topics=topics,
+        partitions=args.partitions,
+        own_partition=args.own_partition,
+    )
     summary = Summary()
     try:
         with imagebus.Client(

@@ -56,6 +56,7 @@ DEAD_LETTER_CUT = "dead_letter_cut"
 _DEAD_LETTER_REASON = frozenset(
     {DEAD_LETTER_CODE, DEAD_LETTER_CUT, "kafka_dlt-exception-fqcn", "kafka_dlt-exception-message"}
 )
+REPLY_PARTITION = "kafka_replyPartition"  # Spring Kafka's name for it
 _BEGINS_AN_OBJECT = re.compile(rb"[ \t\r\n]*\{")  # in JSON's own white space
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -99,7 +100,8 @@ class Message:
     """One message on the bus.
 
     `receipt` is the transport's private handle on a received one, `attempt` how often it was received
-    with this time, as far as is known: more than once when a reader died with it.
+    with this time, as far as is known: more than once when a reader died with it. `partition` is where one
+    that is sent shall be written, on a bus that has partitions; None leaves it to the key.
     """
 
     topic: str
@@ -109,6 +111,7 @@ class Message:
     receipt: Any = None
     attempt: int = 1
     position: Position | None = None
+    partition: int | None = None
 
     def header(self, name: str) -> str | None:
         """The text of the first header called `name`; None when there is none, or only without a value.
@@ -170,6 +173,7 @@ class Envelope(NamedTuple):
     top: int = TOP
     traceparent: str | None = None
     requestor: str | None = None  # by which a bus that filters brings the reply to its caller alone
+    reply_partition: int | None = None  # the one that the caller reads
     status: str | None = None  # of a reply
     shape: str | None = None
     dtype: str | None = None
@@ -287,6 +291,7 @@ def read_envelope(message: Message) -> Envelope:
         top=_integer(headers.get("top")) or TOP,
         traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
         requestor=requestor if requestor and is_id(requestor) else None,
+        reply_partition=_reply_partition(message) if REPLY_PARTITION in headers else None,
         status=headers.get("status"),
         shape=headers.get("shape"),
         dtype=headers.get("dtype"),
@@ -320,6 +325,17 @@ def _check_hash(claimed: str | None, sha256: str) -> None:
         raise BadMessage(
             ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states"
         )
+
+
+def reply_partition_header(number: int) -> tuple[str, bytes]:
+    """The header that asks for the reply in this partition, as Spring Kafka writes it: int32, big-endian."""
+    return REPLY_PARTITION, number.to_bytes(4, "big")
+
+
+def _reply_partition(message: Message) -> int | None:
+    """What `reply_partition_header` wrote; None for anything else."""
+    value = next(value for name, value in message.headers if name == REPLY_PARTITION and value is not None)
+    return int.from_bytes(value, "big") if len(value) == 4 and value[0] < 0x80 else None
 
 
 def _id_in_body(message: Message, sha256: str) -> str | None:
@@ -490,7 +506,13 @@ def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Messa
         headers.append(("traceparent", envelope.traceparent.encode()))
     if envelope.requestor is not None:
         headers.append(("requestor", envelope.requestor.encode()))
-    return Message(topic, value, key=envelope.key or envelope.id.encode(), headers=headers)
+    return Message(
+        topic,
+        value,
+        key=envelope.key or envelope.id.encode(),
+        headers=headers,
+        partition=envelope.reply_partition,
+    )
 
 
 def rank(labels: Sequence[str], probabilities: Probabilities, top: int) -> list[Ranked]:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +22,7 @@ import pytest
 from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # it does export them
 
-from imagebus import CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
+from imagebus import Client, CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
 from imagebus.broker import EmbeddedBroker
 from imagebus.config import read_settings
 from imagebus.messages import Position, encode_request
@@ -29,7 +30,7 @@ from imagebus.transports.kafka import KafkaTransport
 from imagebus.transports.kafka.delivery import ExactlyOnce
 from imagebus.transports.kafka.partitions import FEW
 
-from .buses import Bus, records
+from .buses import Bus, read_topic, records
 from .programs import Program, python
 
 SECONDS = 30.0
@@ -155,6 +156,60 @@ def test_suspects_are_tried_apart_and_hold_nobody_up(bus: Bus, broker: EmbeddedB
         [(0, offset)] for offset in range(FEW)
     ]
     assert sum(any(number == 1 for number, _ in batch) for batch in where) < FEW / 2
+
+
+# --- where replies go --------------------------------------------------------------------------
+
+
+def partitions_of(broker: EmbeddedBroker, topic: str) -> dict[str, int]:
+    """By request id, where its reply was written."""
+    found = read_topic(broker.bootstrap, topic)
+    return {(record.key() or b"").decode(): cast(int, record.partition()) for record in found}
+
+
+@pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
+def test_a_requestor_reads_the_one_partition_that_it_asked_its_replies_to_go_to(
+    bus: Bus, broker: EmbeddedBroker, guarantee: str
+) -> None:
+    bus.replier("--guarantee", guarantee)
+    with bus.client() as others:
+        transport = connect("kafka", bus.config, topics=[bus.requests, bus.replies], own_partition=True)
+        with Client(transport, requests=bus.requests, replies=bus.replies, timeout=SECONDS) as client:
+            futures = [others.submit(package(number)) for number in range(20)]
+            mine = [reply.id for reply in client.map(package(number) for number in range(20))]
+            theirs = [future.result().id for future in futures]
+    where = partitions_of(broker, bus.replies)
+
+    assert len({where[id] for id in mine}) == 1
+    assert len({where[id] for id in theirs}) > 1
+    assert client.ignored["unknown"] == sum(where[id] == where[mine[0]] for id in theirs)
+
+
+def test_the_script_takes_a_partition_of_its_own(bus: Bus, broker: EmbeddedBroker) -> None:
+    bus.replier()
+    requestor = bus.start("requestor.py", "--own-partition", "--count", "10", "--interval", "0")
+
+    assert requestor.wait() == 0, requestor
+    where = partitions_of(broker, bus.replies)
+    assert len(where) == 10
+    assert len(set(where.values())) == 1
+
+
+@pytest.mark.parametrize(
+    "wanted", [(6).to_bytes(4, "big"), b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"3", b"", b"\x00" * 5]
+)
+def test_a_wish_for_a_partition_that_is_not_there_holds_nobody_up(
+    bus: Bus, broker: EmbeddedBroker, wanted: bytes
+) -> None:
+    bus.replier()
+    request = encode_request(package(), bus.requests, id="wish")
+    headers = [*request.headers, ("kafka_replyPartition", wanted)]
+    produce(broker, bus.requests, replace(request, headers=headers))
+
+    with bus.client() as client:
+        assert client.predict(package())
+
+    assert "wish" in partitions_of(broker, bus.replies)
 
 
 # --- the caller's side -------------------------------------------------------------------------

@@ -24,11 +24,13 @@ def connect(
     topics: Sequence[str] = (),
     partitions: int = 6,
     transactional_id: str | None = None,
+    own_partition: bool = False,
 ) -> Transport:
     """Read the config file, connect, and create the missing ones of `topics`.
 
     `partitions` are for topics of Kafka that are created. With a `transactional_id`, which no other live
-    program may have, each `commit` is a transaction; only Kafka has those.
+    program may have, each `commit` is a transaction; only Kafka has those. With `own_partition`, replies are
+    asked for in one partition, and no other is read; Pub/Sub needs no such thing, it filters.
     Raises `ConfigError` or `TransportError`, so that what is wrong is known before the first message.
     """
     # Each bus is imported for those who use it.
@@ -37,7 +39,11 @@ def connect(
 
         settings = read_settings(config)
         return KafkaTransport(
-            settings, topics=topics, partitions=partitions, transactional_id=transactional_id
+            settings,
+            topics=topics,
+            partitions=partitions,
+            transactional_id=transactional_id,
+            own_partition=own_partition,
         )
     if cloud in GOOGLE:
         if transactional_id is not None:

@@ -31,6 +31,8 @@ CLOSE_SECONDS = 10.0
 HURRY_SECONDS = 5.0
 LOOK_SECONDS = 0.5  # between two looks at whether there is a hurry
 
+ANY = -1  # partition: the key decides
+
 Hurry = Callable[[], "float | None"]
 Finish = Callable[[], None]
 OnRecord = Callable[[KafkaError | None, Record], None]
@@ -70,6 +72,7 @@ def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
                 message.topic,
                 message.value,
                 message.key,
+                ANY if message.partition is None else message.partition,
                 headers=list(message.headers),
                 on_delivery=delivered,
             )

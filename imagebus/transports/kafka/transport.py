@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -23,7 +25,7 @@ from confluent_kafka import Message as Record
 
 from imagebus.config import Settings
 from imagebus.errors import CommitFailed, TransportError
-from imagebus.messages import Message, Position
+from imagebus.messages import Message, Position, reply_partition_header
 from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
 from imagebus.transports.kafka.clients import (
     CONNECT_SECONDS,
@@ -44,6 +46,7 @@ from imagebus.transports.kafka.delivery import (
     produce,
 )
 from imagebus.transports.kafka.partitions import NOT_BEGUN, Partitions, Progress, Receipt, begun
+from imagebus.transports.kafka.places import Places
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +109,9 @@ class KafkaTransport(Transport):
     """One replier's or requestor's connection to a Kafka cluster.
 
     `topics` are created when missing, with `partitions` and the broker's default replication. With a
-    `transactional_id`, which no other live replier may have, `commit` is one transaction.
+    `transactional_id`, which no other live replier may have, `commit` is one transaction. With
+    `own_partition`, an inbox reads one partition of its topic, where that has several, and what is published
+    asks for its reply there.
 
     Raises `ConfigError` for settings that librdkafka does not take, `ConnectionFailed` when no broker
     answers or the login is refused, `AccessDenied` when a topic is missing and may not be created.
@@ -119,6 +124,7 @@ class KafkaTransport(Transport):
         topics: Sequence[str] = (),
         partitions: int = 6,
         transactional_id: str | None = None,
+        own_partition: bool = False,
     ) -> None:
         self._clients = clients = Clients(settings)
         self._producer = clients.producer()  # the settings are checked before anything connects
@@ -130,7 +136,10 @@ class KafkaTransport(Transport):
             self._delivery = ExactlyOnce(clients, transactional_id)
         self._consumer: Consumer | None = None
         self._topic = ""
+        self._own_partition = own_partition
+        self._reply_partition: int | None = None  # the one that this inbox reads
         self._partitions = Partitions()
+        self._places = Places(self._producer)
         self._committing = threading.RLock()  # the keeper's rebalance may come while the caller commits
         self._under_way: _UnderWay | None = None  # the last commit that was begun
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
@@ -213,10 +222,13 @@ class KafkaTransport(Transport):
         return self._clients.settings.get("auto.offset.reset", "") in ("latest", "largest", "end")
 
     def _assign_from_now_on(self, consumer: Consumer) -> None:
-        """Assign every partition at its high watermark, read now: the first reply is not missed."""
+        """Assign every partition, or its own, at its high watermark, read now: the first reply is not missed."""
         try:
             metadata = consumer.list_topics(self._topic, timeout=CONNECT_SECONDS).topics[self._topic]
             partitions = [TopicPartition(self._topic, partition) for partition in metadata.partitions]
+            if self._own_partition and len(partitions) > 1:
+                partitions = [random.choice(partitions)]
+                self._reply_partition = partitions[0].partition
             for each in partitions:
                 each.offset = _high_watermark(consumer, each)
             consumer.assign(partitions)
@@ -387,6 +399,9 @@ class KafkaTransport(Transport):
             elif failure is not None:
                 self._clients.note(failure)
 
+        if self._reply_partition is not None:
+            asked = reply_partition_header(self._reply_partition)
+            message = replace(message, headers=[*message.headers, asked])
         produce(self._producer, message, delivered)
         self._producer.poll(0)
 
@@ -405,7 +420,7 @@ class KafkaTransport(Transport):
             receipts = [received[place].receipt for place in ours]
             ends = self._partitions.ends(receipts)
             offsets = [TopicPartition(self._topic, number, end, begun(1)) for number, end in ends.items()]
-            sending = [outgoing[place] for place in ours] if outgoing else []
+            sending = [self._places.placed(outgoing[place]) for place in ours] if outgoing else []
             finish = self._delivery.begin(sending, offsets, consumer, lambda: self.hurried_at)
             self._under_way = _UnderWay(self._committing, partial(self._end_commit, ours, receipts, finish))
             return self._under_way
