@@ -1,15 +1,17 @@
-"""How the cost of an image grows with the packages, the repliers, the partitions and the backlog.
+"""How the cost of an image grows with packages, repliers, partitions, backlog and requestors.
 
-    python -m bench.growth [--images 100000] [--only packages,repliers,partitions,backlog] [--longest 100000]
+    python -m bench.growth [--images 100000] [--only packages,repliers,partitions,backlog,requestors]
+                           [--longest 100000]
 
 One broker, the shipped model, everything on the same cores. The repliers have joined and are frozen while their
-backlog is filled, so that all of them start on it at once.
+backlog is filled, so that all of them start on it at once. Of the requestors, the cost is that of their process.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import tempfile
 import time
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.contenders import LOOK, READY_LIMIT
+from bench.ground import PACKAGE
 from bench.program import BenchFailed, Program
 from bench.replies import Topic, check
 from bench.table import markdown
@@ -32,6 +35,8 @@ log = logging.getLogger("bench")
 # A frozen member stays one for so long; the longest backlog takes minutes to fill.
 SETTINGS = "session.timeout.ms = 1200000\nmax.poll.interval.ms = 1200000\n"
 LIMIT = 1200.0  # seconds for a backlog
+REQUESTORS = (1, 2, 4, 8, 16)
+REPLY_PARTITIONS = 16  # so that each requestor may have one
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,31 @@ def measure(bootstrap: str, config: Path, case: Case, name: str) -> Cost:
     )
 
 
+def measure_requestors(config: Path, count: int, packages: int, own: bool) -> list[str]:
+    """A line of their table: so many requestors share one replier and the topic of its replies."""
+    name = f"requestors-{count}{'-own' * own}"
+    requests, replies = f"{name}-requests", f"{name}-replies"
+    connect(
+        "kafka", config, topics=(requests, replies, f"{requests}.dlt"), partitions=REPLY_PARTITIONS
+    ).close()
+    bus = ("-f", str(config), "-t1", requests, "-t2", replies, "-c", "kafka")
+    arguments = [str(config), requests, replies, str(count), str(packages)] + ["own"] * own
+    with Program("replier.py", *bus) as replier:
+        replier.wait_for("ready:", READY_LIMIT)
+        with Program("-m", "bench.requestors", *arguments) as program:
+            done = json.loads(program.wait_for("done:", LIMIT)[1])
+            resident = program.resident_mb()[1]
+    images = done["packages"] * PACKAGE
+    return [
+        f"{count}",
+        "its own" if own else "all",
+        f"{images / done['seconds']:,.0f}",
+        f"{done['read'] / done['packages']:.1f}",
+        f"{done['cpu'] * 1e6 / images:.1f}",
+        f"{resident:.0f}",
+    ]
+
+
 def wait_until_shared(programs: list[Program], case: Case) -> None:
     """Until each has been told of some partitions, and of no more than its share."""
     share = -(-case.partitions // case.repliers)
@@ -139,7 +169,9 @@ def main() -> int:
     parser.add_argument(
         "--longest", type=cli.positive, default=100_000, metavar="N", help="packages, of the longest backlog"
     )
-    parser.add_argument("--only", default="packages,repliers,partitions,backlog", metavar="A,B,...")
+    parser.add_argument(
+        "--only", default="packages,repliers,partitions,backlog,requestors", metavar="A,B,..."
+    )
     args = parser.parse_args()
     cli.configure_logging(verbose=False)
     logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # topics are no news here
@@ -158,6 +190,21 @@ def main() -> int:
                     lines.append(line(case, cost))
                     log.info("%s: %s: %s", what, case, cost)
                 print("\n".join(markdown(head, lines)), end="\n\n", flush=True)
+        if "requestors" in args.only.split(","):
+            head = [
+                "requestors",
+                "read",
+                "images/s",
+                "replies read for each",
+                "their CPU ms / 1,000",
+                "peak MB",
+            ]
+            lines = [
+                measure_requestors(config, count, args.images // PACKAGE, own)
+                for own in (False, True)
+                for count in REQUESTORS
+            ]
+            print("\n".join(markdown(head, lines)), flush=True)
     return 0
 
 
