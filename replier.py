@@ -114,6 +114,7 @@ def main() -> int:
             dead_letter_topic=dead_letter_topic,
             max_batch_size=args.max_batch_size,
             max_wait=args.max_wait / 1000,
+            at_once=2 if args.runtime == "onnx" else 1,  # Keras does not say that it may be called so
             require_hash=args.require_hash,
             group=args.group,
         )

@@ -53,9 +53,9 @@ class OnnxClassifier:
     """A model file run by ONNX Runtime.
 
     `threads` share a large batch (0: one for each core): each runs the whole network on its part, so that
-    none waits for another before the end. `labels` names the classes of a file that
-    does not name them itself. Raises `ConfigError`, one line with the file's name, when the file is
-    missing, is no ONNX model, or does not classify 28x28 images.
+    none waits for another before the end. `predict` may be called from several threads. `labels` names the
+    classes of a file that does not name them itself. Raises `ConfigError`, one line with the file's name, when
+    the file is missing, is no ONNX model, or does not classify 28x28 images.
     """
 
     def __init__(self, path: str | Path, *, labels: Sequence[str] = (), threads: int = 0) -> None:

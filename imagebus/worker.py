@@ -52,6 +52,13 @@ UNHEALTHY = (
 )
 
 
+class _Answered(NamedTuple):
+    """What the model said to each package, and the seconds that it took."""
+
+    answers: list[Answer]
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Batch:
     """Requests that are being predicted: those that can be answered, and the outcomes of the others, by place."""
@@ -59,7 +66,7 @@ class _Batch:
     messages: Sequence[Message]
     outcomes: dict[int, Message] = field(default_factory=dict)
     answerable: list[tuple[int, Envelope, Images]] = field(default_factory=list)
-    answers: Future[list[Answer]] = field(default_factory=Future)
+    answers: Future[_Answered] = field(default_factory=Future)
 
 
 class _UnderWay(NamedTuple):
@@ -73,7 +80,9 @@ class Worker:
     """Answers the requests that `transport` receives with the predictions of `classifier`.
 
     The transport is subscribed by the caller. `max_batch_size` is in requests, `max_wait` in seconds
-    (see `fill`). Predictions and errors go to the topic `replies`, what cannot be answered goes to
+    (see `fill`). `at_once` batches may be with the classifier at the same time, 2 for one whose `predict` can be
+    called from two threads: then the next one's first images take the cores that the last ones of this one
+    leave. Predictions and errors go to the topic `replies`, what cannot be answered goes to
     `dead_letter_topic`, with `group` as the name of who put it there. With `require_hash`, a
     request without a `sha256` header is refused (`NO_HASH`).
     """
@@ -87,6 +96,7 @@ class Worker:
         dead_letter_topic: str,
         max_batch_size: int = 128,
         max_wait: float = 0.0,
+        at_once: int = 1,
         require_hash: bool = False,
         group: str = "",
     ) -> None:
@@ -99,7 +109,7 @@ class Worker:
         self._max_wait = max_wait
         self._require_hash = require_hash
         self._group = group
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="imagebus-model")
+        self._model_threads = ThreadPoolExecutor(at_once, thread_name_prefix="imagebus-batch")
         self._stopping = threading.Event()
         self._back_off = BACK_OFF[0]
         self._too_large: set[Hashable] = set()  # receipts of requests whose reply the bus refused
@@ -229,20 +239,20 @@ class Worker:
                 batch.outcomes[place] = self._refuse(envelope, error)
         packages = [images for *_, images in batch.answerable]
         if aside:
-            batch.answers = self._model_thread.submit(self._predict, packages)
+            batch.answers = self._model_threads.submit(self._predict, packages)
         else:
             batch.answers.set_result(self._predict(packages))
         return batch
 
-    def _predict(self, packages: Sequence[Images]) -> list[Answer]:
+    def _predict(self, packages: Sequence[Images]) -> _Answered:
         started = time.perf_counter()
         answers = predict_each(self._classifier.predict, packages)
-        self.metrics.inference_seconds.observe(time.perf_counter() - started)
-        return answers
+        return _Answered(answers, time.perf_counter() - started)
 
     def _finish(self, batch: _Batch) -> list[Message]:
         """Wait for the model, and make the outcome of each message."""
-        answers = batch.answers.result()
+        answers, seconds = batch.answers.result()
+        self.metrics.inference_seconds.observe(seconds)
         outcomes = batch.outcomes
         ranked = self._rank(answers)
         for (place, envelope, images), answer in zip(batch.answerable, answers, strict=True):

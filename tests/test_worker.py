@@ -23,15 +23,18 @@ from imagebus.worker import Worker, predict_each
 from .fakes import FirstPixel, package
 
 
-def worker_on(bus: MemoryBus, **options: float) -> Worker:
+def worker_on(
+    bus: MemoryBus, classifier: FirstPixel | None = None, *, max_batch_size: int = 32, at_once: int = 1
+) -> Worker:
     transport = MemoryTransport(bus)
     transport.subscribe("requests", "repliers")
     return Worker(
         transport,
-        FirstPixel(),
+        classifier or FirstPixel(),
         replies="replies",
         dead_letter_topic="requests.dlt",
-        max_batch_size=int(options.get("max_batch_size", 32)),
+        max_batch_size=max_batch_size,
+        at_once=at_once,
     )
 
 
@@ -185,6 +188,41 @@ def test_what_was_received_behind_a_suspect_waits_until_that_is_committed() -> N
     assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
     assert worker.metrics.failed_commits == 2
     assert worker.metrics.in_flight == 0
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_no_more_batches_are_with_the_model_than_may_be(at_once: int) -> None:
+    lock, met = threading.Lock(), threading.Event()
+
+    class Counting(FirstPixel):
+        now = most = 0
+
+        def predict(self, images: Images) -> Probabilities:
+            with lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+                if self.now == 2:
+                    met.set()
+            if at_once == 2:
+                assert met.wait(30), "the next batch is not predicted beside this one"
+            answers = super().predict(images)
+            with lock:
+                self.now -= 1
+            return answers
+
+    bus = MemoryBus()
+    ids = [f"{number:02}" for number in range(16)]
+    with MemoryTransport(bus) as sender:
+        for id in ids:
+            sender.publish(encode_request(package(1), "requests", id=id))
+    classifier = Counting()
+    worker = worker_on(bus, classifier, max_batch_size=4, at_once=at_once)
+
+    with serving(worker), bus.changed:
+        assert bus.changed.wait_for(lambda: len(bus.topics["replies"]) >= len(ids), 60)
+
+    assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
+    assert classifier.most == at_once
 
 
 def test_stop_finishes_the_batch_at_hand() -> None:
