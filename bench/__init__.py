@@ -9,5 +9,6 @@ onnx_model.py   the model of all but the replier
 program.py  replies.py  measure.py  running a process, checking replies, reading CPU time and memory
 table.py        medians and spread as text and as JSON
 peers/          `make bench-peers`: other frameworks, under load and killed, with open_loop.py and two_convolutions.py
+growth.py       a run of its own: packages, repliers, partitions, backlogs, requestors (requestors.py) grow
 poison.py       a run of its own: one package in twenty is bad
 """
