@@ -129,8 +129,8 @@ class Worker:
             while not self._stopping.is_set():
                 batch = self._receive(busy=bool(predicting or under_way))
                 if any(message.attempt > 1 for message in batch):
-                    self._try_alone(batch, predicting, under_way)
-                    under_way = None
+                    before, under_way = under_way, None
+                    self._try_alone(batch, predicting, before)
                     continue
                 if batch:
                     full = len(batch) >= self._max_batch_size > 1

@@ -252,8 +252,9 @@ class KafkaTransport(Transport):
                 arrived = consumer.consume(room, timeout=0)
                 self._waiting += arrived
             records = self._take(limit)
-        self._say_whose_they_are()
+        # Received before anything is polled for again: a partition that is lost meanwhile takes these with it.
         messages = [message for record in records if (message := self._received(record)) is not None]
+        self._say_whose_they_are()
         if messages and messages[0].attempt > 1:
             self._say_that_they_begin(messages)
         return messages
