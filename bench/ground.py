@@ -11,7 +11,8 @@ import numpy as np
 from bench.program import BenchFailed
 from bench.replies import Topic
 from imagebus import OnnxClassifier, connect, load_images
-from imagebus.messages import Images, Message, Probabilities, encode_request
+from imagebus.messages import Images, Message, encode_request
+from imagebus.predictions import Probabilities
 
 
 class Encode(Protocol):

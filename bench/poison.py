@@ -18,7 +18,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -64,7 +64,7 @@ def with_value(value: bytes, content_type: str = "application/octet-stream", **m
     def spoil(good: Message) -> Message:
         headers: Headers = [("correlation_id", good.key), ("content-type", content_type.encode())]
         headers += [(name, text.encode()) for name, text in more.items()]
-        return replace(good, value=value, headers=headers)
+        return good._replace(value=value, headers=headers)
 
     return spoil
 
@@ -74,7 +74,7 @@ def with_header(name: str, text: bytes) -> Spoil:
 
     def spoil(good: Message) -> Message:
         kept = [header for header in good.headers if header[0] != name]
-        return replace(good, headers=[(name, text), *kept])
+        return good._replace(headers=[(name, text), *kept])
 
     return spoil
 
@@ -115,7 +115,7 @@ KINDS: list[tuple[str, Spoil]] = [
     ("WRONG_TYPE", with_header("status", b"ok")),
     ("HASH_MISMATCH", with_header("sha256", b"0" * 64)),
     ("HASH_MISMATCH", with_header("sha256", b"\xff")),
-    ("HASH_MISMATCH", lambda good: replace(good, value=good.value[:-1])),
+    ("HASH_MISMATCH", lambda good: good._replace(value=good.value[:-1])),
     ("SHAPE", with_header("shape", b"4,28,28")),
     ("SHAPE", with_header("shape", b"-5,28,28")),
     ("SHAPE", with_header("shape", b"9223372036854775808,28,28")),
@@ -157,8 +157,8 @@ KINDS: list[tuple[str, Spoil]] = [
     ("BAD_ID", nameless(None, ("correlation_id", b"\x1b[2J"))),
     ("BAD_ID", nameless(b"1", ("correlation_id", b"x" * 10_000))),
     # Odd, but nothing is wrong with them: the reply must not become too large for the bus.
-    (OK, lambda good: replace(good, key=b"k" * LARGE)),
-    (OK, lambda good: replace(good, headers=[*good.headers, *CROWD])),
+    (OK, lambda good: good._replace(key=b"k" * LARGE)),
+    (OK, lambda good: good._replace(headers=[*good.headers, *CROWD])),
     (OK, with_header("traceparent", b"\xff" * LARGE)),
 ]
 DEAD = {"NO_ID", "BAD_ID"}
@@ -186,7 +186,7 @@ class Load:
         message = encode_request(ground.package(number), REQUESTS, id=str(number))
         if number in self.kinds:
             message = KINDS[self.kinds[number]][1](message)
-        return replace(message, headers=[(NUMBER, str(number).encode()), *message.headers])
+        return message._replace(headers=[(NUMBER, str(number).encode()), *message.headers])
 
     def code(self, number: int) -> str:
         """What must become of it."""

@@ -22,12 +22,12 @@ from imagebus.messages import (
     Images,
     Message,
     Model,
-    Probabilities,
     Reply,
     decode_reply,
     read_envelope,
     sha256_hex,
 )
+from imagebus.predictions import Probabilities
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.worker import Worker
 

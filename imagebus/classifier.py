@@ -23,7 +23,8 @@ import onnxruntime as ort
 import orjson
 
 from imagebus.errors import ConfigError, ModelError
-from imagebus.messages import Images, Model, ModelIdentity, Probabilities
+from imagebus.messages import Images, Model, ModelIdentity
+from imagebus.predictions import Probabilities
 
 # What runs of 16 to 64 images need stays in a core's cache: runs of 160 took a quarter longer for each image.
 MAX_IMAGES_PER_RUN = 40

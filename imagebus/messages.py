@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -29,10 +30,9 @@ import numpy.typing as npt
 import orjson
 
 from imagebus.errors import BadMessage
+from imagebus.predictions import Probabilities, Ranked, as_json, rank
 
 Images = npt.NDArray[np.uint8]  # (N, 28, 28), grey levels 0-255
-Probabilities = npt.NDArray[np.float32]  # (N, number of labels), rows sum to 1
-Ranked = list[tuple[str, float]]  # an image's likeliest labels, the first one first
 
 RAW = "application/octet-stream"
 PNG = "image/png"
@@ -95,8 +95,7 @@ class Position(NamedTuple):
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message on the bus.
 
     `receipt` is the transport's private handle on a received one, `attempt` how often it was received
@@ -388,26 +387,29 @@ def encode_reply(
     model: ModelIdentity,
     labels: Sequence[str],
     probabilities: Probabilities,
-    ranked: Sequence[Ranked] | None = None,
+    ranked: Ranked | None = None,
 ) -> Message:
     """The predictions for one request, as its reply message; `probabilities` is (N, len(labels)).
 
     `ranked` is what `rank` gives for these images with the request's `top` or more, where that was done for
-    many requests at once.
+    many requests at once. The id is one that `is_id` lets pass.
     """
     if envelope.content_type == V2_JSON:
-        body = _v2_body(envelope, model, labels, probabilities)
-    else:
-        body = {
-            "id": envelope.id,
-            "sha256": envelope.sha256,
-            "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
-            "predictions": [
-                {"label": each[0][0], "probability": each[0][1], "top": each[: envelope.top]}
-                for each in ranked or rank(labels, probabilities, envelope.top)
-            ],
-        }
-    return _reply(envelope, topic, b"ok", orjson.dumps(body))
+        return _reply(envelope, topic, b"ok", orjson.dumps(_v2_body(envelope, model, labels, probabilities)))
+    if ranked is None:
+        ranked = rank(labels, probabilities, envelope.top)
+    body = b'{"id":"%s","sha256":"%s","model":%s,"predictions":%s}' % (
+        envelope.id.encode(),  # which has no character that JSON would escape
+        envelope.sha256.encode(),
+        _model_as_json(model.name, model.version, model.sha256),
+        as_json(ranked, envelope.top),
+    )
+    return _reply(envelope, topic, b"ok", body)
+
+
+@lru_cache
+def _model_as_json(name: str, version: str, sha256: str) -> bytes:
+    return orjson.dumps({"name": name, "version": version, "sha256": sha256})
 
 
 def encode_error(envelope: Envelope, topic: str, error: BadMessage, *, retryable: bool = False) -> Message:
@@ -513,17 +515,6 @@ def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Messa
         headers=headers,
         partition=envelope.reply_partition,
     )
-
-
-def rank(labels: Sequence[str], probabilities: Probabilities, top: int) -> list[Ranked]:
-    """For each of (N, len(labels)) images its `top` likeliest labels, in order, each with its probability."""
-    order = (-probabilities).argsort(axis=1, kind="stable")[:, :top]
-    # Four digits are what a person reads; float64 so that they print as four digits.
-    rounded = np.take_along_axis(probabilities, order, axis=1).astype(np.float64).round(4)
-    return [
-        [(labels[index], probability) for index, probability in zip(*pair, strict=True)]
-        for pair in zip(order.tolist(), rounded.tolist(), strict=True)
-    ]
 
 
 def _v2_body(

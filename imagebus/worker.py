@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,16 +28,14 @@ from imagebus.messages import (
     ErrorCode,
     Images,
     Message,
-    Probabilities,
-    Ranked,
     check_envelope,
     dead_letter,
     encode_error,
     encode_reply,
-    rank,
     read_envelope,
 )
 from imagebus.metrics import Metrics
+from imagebus.predictions import Probabilities, Ranked, are_probabilities, rank
 from imagebus.transports.base import Commit, Transport
 
 log = logging.getLogger(__name__)
@@ -282,11 +280,12 @@ class Worker:
         return read_images(envelope, message)
 
     def _rank(self, answers: Sequence[Answer]) -> Iterator[Ranked]:
-        """The likeliest labels of all images of a batch: at once, for one package alone costs as much as many."""
+        """The likeliest labels of each package that the model could do, ranked all at once."""
         probabilities = [answer for answer in answers if not isinstance(answer, Exception)]
-        if not probabilities:
-            return iter(())
-        return iter(rank(self._classifier.labels, np.concatenate(probabilities), TOP))
+        if probabilities:
+            ranked = rank(self._classifier.labels, np.concatenate(probabilities), TOP)
+            ends = accumulate(map(len, probabilities), initial=0)
+            yield from (ranked[start:end] for start, end in pairwise(ends))
 
     def _answer(
         self, envelope: Envelope, images: Images, answer: Answer, ranked: Iterator[Ranked]
@@ -296,7 +295,7 @@ class Worker:
             return self._refuse(envelope, BadMessage(ErrorCode.MODEL, "the model failed on these images"))
         self.metrics.images += len(images)
         log.debug("answered %s: %d images", envelope.id, len(images))
-        likeliest = list(islice(ranked, len(answer)))
+        likeliest = next(ranked)
         return encode_reply(
             envelope,
             self._replies,
@@ -335,10 +334,10 @@ def predict_each(predict: Callable[[Images], Probabilities], packages: Sequence[
         return predict_each(predict, packages[:half]) + predict_each(predict, packages[half:])
     ends = [0, *accumulate(len(images) for images in packages)]
     answers = [probabilities[start:end] for start, end in pairwise(ends)]
-    if np.isfinite(probabilities).all():
+    if are_probabilities(probabilities):
         return [*answers]
-    nonsense = ModelError("the model gave something that is no number")
-    return [answer if np.isfinite(answer).all() else nonsense for answer in answers]
+    nonsense = ModelError("the model gave something that is no probability")
+    return [answer if are_probabilities(answer) else nonsense for answer in answers]
 
 
 def _predict_again(predict: Callable[[Images], Probabilities], images: Images) -> Answer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from imagebus.messages import Images, Model, Probabilities
+from imagebus.messages import Images, Model
+from imagebus.predictions import Probabilities
 
 LABELS = tuple("abcdefghij")
 

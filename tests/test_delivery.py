@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -204,7 +203,7 @@ def test_a_wish_for_a_partition_that_is_not_there_holds_nobody_up(
     bus.replier()
     request = encode_request(package(), bus.requests, id="wish")
     headers = [*request.headers, ("kafka_replyPartition", wanted)]
-    produce(broker, bus.requests, replace(request, headers=headers))
+    produce(broker, bus.requests, request._replace(headers=headers))
 
     with bus.client() as client:
         assert client.predict(package())

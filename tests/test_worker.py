@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ import pytest
 from imagebus.batching import fill
 from imagebus.client import Client
 from imagebus.errors import RequestFailed
-from imagebus.messages import ErrorReply, Images, Message, Probabilities, Reply, decode_reply, encode_request
+from imagebus.messages import ErrorReply, Images, Message, Reply, decode_reply, encode_request
+from imagebus.predictions import Probabilities
 from imagebus.transports.base import Commit
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.worker import Worker, predict_each
@@ -163,7 +163,7 @@ def test_what_was_received_behind_a_suspect_waits_until_that_is_committed() -> N
 
         def receive(self, limit: int, timeout: float) -> list[Message]:
             received = super().receive(limit, timeout)
-            return [replace(each, attempt=2) if 4 <= each.receipt < 8 else each for each in received]
+            return [each._replace(attempt=2) if 4 <= each.receipt < 8 else each for each in received]
 
         def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
             if received[0].attempt > 1 and self.failures:

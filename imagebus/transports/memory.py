@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from imagebus.errors import CommitFailed, PublishFailed, TransportError
 from imagebus.messages import Message
@@ -75,7 +75,7 @@ class MemoryTransport(Transport):
                     return []
                 self._bus.changed.wait(left)
             log = self._bus.topics[self._topic]
-            return [replace(log[offset], receipt=offset) for offset in offsets]
+            return [log[offset]._replace(receipt=offset) for offset in offsets]
 
     def _take(self, limit: int) -> list[int]:
         assert self._topic is not None

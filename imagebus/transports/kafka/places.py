@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from confluent_kafka import KafkaException, Producer
 
@@ -27,7 +26,7 @@ class Places:
         """
         if message.partition is None or message.partition < self._count(message.topic, message.partition):
             return message
-        return replace(message, partition=None)
+        return message._replace(partition=None)
 
     def _count(self, topic: str, wanted: int) -> int:
         count, look_at = self._counts.get(topic, (0, 0.0))

@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -402,7 +401,7 @@ class KafkaTransport(Transport):
 
         if self._reply_partition is not None:
             asked = reply_partition_header(self._reply_partition)
-            message = replace(message, headers=[*message.headers, asked])
+            message = message._replace(headers=[*message.headers, asked])
         produce(self._producer, message, delivered)
         self._producer.poll(0)
 

@@ -26,6 +26,7 @@ OVERHEAD_BYTES = 1000  # of one message in a request: lengths, tags and the topi
 
 PubsubMessage: Any = type(_PubsubMessage.pb(_PubsubMessage()))  # ten times as fast as its wrapper
 
+_ID = "correlation_id"
 _KEY = "imagebus_key"
 _BASE64, _NONE = ";base64", ";none"
 _RESERVED = "goog"  # names that only Google's own programs may write
@@ -35,7 +36,8 @@ _TRACE = "googclient_traceparent"  # where they put `traceparent`
 def to_pubsub(message: Message) -> Any:
     """A `PubsubMessage` with the same content. Raises `TooLarge` for what the service would refuse."""
     headers = list(message.headers)
-    if message.key is not None and message.key != _first(message, "correlation_id"):
+    id = next((value for name, value in headers if name == _ID), None)
+    if message.key is not None and message.key != id:
         headers.append((_KEY, message.key))
     attributes: dict[str, str] = {}
     names: set[str] = set()
@@ -55,36 +57,32 @@ def size(message: Any) -> int:
 
 def from_pubsub(message: Any, topic: str, attempt: int) -> Message:
     """What was sent. Its receipt is the message's id."""
+    attributes = dict(message.attributes)
     key: bytes | None = None
+    correlation_id: bytes | None = None
     headers: list[tuple[str, bytes | None]] = []
-    for attribute, text in sorted(message.attributes.items()):
-        name, value = _as_bytes(attribute, text)
+    for attribute in sorted(attributes):
+        name, value = _as_bytes(attribute, attributes[attribute])
         if name == _KEY:
             key = value
-        elif name == _TRACE and "traceparent" not in message.attributes:
-            headers.append(("traceparent", value))
-        else:
-            headers.append((name, value))
+            continue
+        if name == _TRACE and "traceparent" not in attributes:
+            name = "traceparent"
+        elif name == _ID:
+            correlation_id = value
+        headers.append((name, value))
     id = message.message_id
-    received = Message(
+    # There are no offsets; the id is a number that tells the message, too.
+    number = int(id) % 2**63 if id.isdigit() else 0
+    return Message(
         topic,
         message.data,
-        key=key,
-        headers=headers,
+        correlation_id if key is None else key,
+        headers,
         receipt=id,
         attempt=attempt,
-        # There are no offsets; the id is a number that tells the message, too.
-        position=Position(0, int(id) % 2**63 if id.isdigit() else 0, message.publish_time.ToMilliseconds()),
+        position=Position(0, number, message.publish_time.ToMilliseconds()),
     )
-    if key is None and (correlation_id := _first(received, "correlation_id")) is not None:
-        return Message(
-            topic, received.value, correlation_id, headers, received.receipt, attempt, received.position
-        )
-    return received
-
-
-def _first(message: Message, name: str) -> bytes | None:
-    return next((value for header, value in message.headers if header == name), None)
 
 
 def _as_text(name: str, value: bytes | None) -> tuple[str, str]:
@@ -97,6 +95,8 @@ def _as_text(name: str, value: bytes | None) -> tuple[str, str]:
 
 
 def _as_bytes(attribute: str, text: str) -> tuple[str, bytes | None]:
+    if ";" not in attribute:
+        return attribute, text.encode()
     if attribute.endswith(_NONE):
         return attribute.removesuffix(_NONE), None
     if attribute.endswith(_BASE64):

@@ -14,7 +14,6 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -125,7 +124,7 @@ class PubSubTransport(Transport):
         if self._requestor is None:
             for place, message in enumerate(messages):
                 if message.attempt > 2 and self._is_killer(message):
-                    messages[place] = replace(message, attempt=message.attempt + 1)
+                    messages[place] = message._replace(attempt=message.attempt + 1)
             self._in_hand.update((message.receipt, message) for message in messages)
         return messages
 
