@@ -1,6 +1,6 @@
 """Measure the replier on Google's Pub/Sub emulator, beside the emulator's own ceiling and beside Kafka.
 
-    python -m bench.pubsub [--rounds 3] [--packages 5000] [--singles 300]
+    python -m bench.pubsub [--rounds 3] [--packages 20000] [--singles 300]
 
 The same packages, model and machine for all; one is running at a time, and its bus beside it, which is warm.
 """
@@ -189,7 +189,7 @@ def main() -> int:
         prog="python -m bench.pubsub", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--rounds", type=cli.positive, default=3, metavar="N")
-    parser.add_argument("--packages", type=cli.positive, default=5000, metavar="N", help="in the backlog")
+    parser.add_argument("--packages", type=cli.positive, default=20_000, metavar="N", help="in the backlog")
     parser.add_argument("--singles", type=cli.positive, default=300, metavar="N", help="one at a time")
     args = parser.parse_args()
     cli.configure_logging(verbose=False)
