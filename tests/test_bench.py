@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import measure, replies, table
+from bench import measure, picture, replies, table
 from bench.contenders import CONTENDERS
+from imagebus import ConfigError
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--rounds", "1", "--packages", "200", "--singles", "20", "--keras-seconds", "1"]
@@ -139,3 +140,24 @@ def test_a_process_is_measured_from_outside() -> None:
     assert measure.cpu_seconds(os.getpid()) > 0
     assert measure.has_loaded(os.getpid(), "libc")
     assert not measure.has_loaded(os.getpid(), "libnowhere")
+
+
+def test_the_picture_of_growth_has_every_line_of_the_page(tmp_path: Path) -> None:
+    page = (ROOT / "bench" / "CAPACITY.md").read_text(encoding="utf-8")
+
+    curves = picture.read_curves(page)
+    picture.draw(curves, tmp_path / "growth.png")
+
+    drawn = sum(len(curve.grown) for lines in curves.values() for curve in lines)
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert drawn == len(rows) - 2 * len(picture.GROWS)  # a head and a rule each
+    assert [curve.name for curve in curves["Requestors"]] == ["all", "its own"]
+    assert curves["Packages"][0].grown == [1, 5, 50, 500]
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_without_a_table_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="'Packages' of the page has no table with a column 'images in a package'"
+    ):
+        picture.read_curves("# Growth\n\n## Repliers\n")
