@@ -33,7 +33,9 @@ def main() -> int:
     """0 when the promise was kept in every row."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="faults to run; all by default")
-    names = set(parser.parse_args().names)
+    names = {name.replace("-", "_") for name in parser.parse_args().names}
+    if unknown := names - {fault.__name__ for fault, _ in ALL}:
+        parser.error(f"no fault is called {' or '.join(sorted(unknown))}")
     cli.configure_logging(verbose=False)
     logging.getLogger("imagebus.transports").setLevel(
         logging.ERROR
