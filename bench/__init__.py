@@ -10,5 +10,7 @@ program.py  replies.py  measure.py  running a process, checking replies, reading
 table.py        medians and spread as text and as JSON
 peers/          `make bench-peers`: other frameworks, under load and killed, with open_loop.py and two_convolutions.py
 growth.py       a run of its own: packages, repliers, partitions, backlogs, requestors (requestors.py) grow
+picture.py      what that printed, as a picture
+pubsub.py       a run of its own: on Google's emulator, beside what that can do without a model (pubsub_echo.py)
 poison.py       a run of its own: one package in twenty is bad
 """

@@ -1,6 +1,8 @@
 """The picture of how cost grows, drawn from the tables of `CAPACITY.md`, so that the two cannot differ.
 
-python -m bench.picture [--page bench/CAPACITY.md] [--picture bench/growth.png]
+    python -m bench.picture [--page bench/CAPACITY.md] [--picture bench/growth.png]
+
+A page that lacks a table is refused in one line.
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from imagebus.batching import fill
 from imagebus.classifier import Classifier
@@ -284,8 +285,7 @@ class Worker:
         probabilities = [answer for answer in answers if not isinstance(answer, Exception)]
         if probabilities:
             ranked = rank(self._classifier.labels, np.concatenate(probabilities), TOP)
-            ends = accumulate(map(len, probabilities), initial=0)
-            yield from (ranked[start:end] for start, end in pairwise(ends))
+            yield from _split(ranked, probabilities)
 
     def _answer(
         self, envelope: Envelope, images: Images, answer: Answer, ranked: Iterator[Ranked]
@@ -332,16 +332,24 @@ def predict_each(predict: Callable[[Images], Probabilities], packages: Sequence[
             return [_predict_again(predict, packages[0])]
         half = len(packages) // 2
         return predict_each(predict, packages[:half]) + predict_each(predict, packages[half:])
-    ends = [0, *accumulate(len(images) for images in packages)]
-    answers = [probabilities[start:end] for start, end in pairwise(ends)]
-    if are_probabilities(probabilities):
-        return [*answers]
-    nonsense = ModelError("the model gave something that is no probability")
-    return [answer if are_probabilities(answer) else nonsense for answer in answers]
+    answers = _split(probabilities, packages)
+    return [*answers] if are_probabilities(probabilities) else [_checked(answer) for answer in answers]
 
 
 def _predict_again(predict: Callable[[Images], Probabilities], images: Images) -> Answer:
     try:
-        return predict(images)
+        return _checked(predict(images))
     except Exception as error:
         return error
+
+
+def _checked(answer: Probabilities) -> Answer:
+    if are_probabilities(answer):
+        return answer
+    return ModelError("the model gave something that is no probability")
+
+
+def _split(rows: npt.NDArray[Any], packages: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Those of each package, of rows that stand for all their images."""
+    ends = accumulate(map(len, packages), initial=0)
+    return [rows[start:end] for start, end in pairwise(ends)]

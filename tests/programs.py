@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import IO
 
@@ -88,8 +89,12 @@ def python(script: str, *arguments: str | Path, cwd: Path = ROOT) -> Program:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    """Wait for the end of processes that are not this one's children, so that nothing tells of it."""
-    deadline = time.monotonic() + SECONDS
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, f"of {pids} some are still running"
-        time.sleep(0.05)
+    """Wait for the end of processes, whoever's children they are."""
+    for pid in pids:
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        ended, _, _ = select.select([process], [], [], SECONDS)
+        os.close(process)
+        assert ended, f"process {pid} is still running"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 from imagebus.processes import kill_child, start_child, stop_child
 
-from .programs import SECONDS
+from .programs import SECONDS, wait_until_gone
 
 PARENT = """
 import signal, sys
@@ -34,10 +32,7 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
 
-        deadline = time.monotonic() + SECONDS
-        while Path(f"/proc/{pid}").exists():
-            assert time.monotonic() < deadline, "the child is still running"
-            time.sleep(0.05)
+        wait_until_gone([pid])
     assert lines[1] == "running\n"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imagebus.errors import BadMessage, TooLarge
 from imagebus.messages import ErrorCode, Message, Position, dead_letter
-from imagebus.transports.pubsub.attributes import from_pubsub, size, to_pubsub
+from imagebus.transports.pubsub.attributes import PubsubMessage, from_pubsub, size, to_pubsub
 
 NAMES = st.text(max_size=20).filter(
     lambda name: not name.startswith(("goog", "imagebus_key")) and not name.endswith((";none", ";base64"))
@@ -97,3 +97,12 @@ def test_every_dead_letter_fits() -> None:
 
     assert again["kafka_dlt-original-offset"] == struct.pack(">q", 2**62)
     assert again["dead_letter_code"] == b"BAD_ID"
+
+
+def test_of_two_correlation_ids_the_first_is_key_and_header() -> None:
+    attributes = {"correlation_id;base64": "Zm9yZ2Vk", "correlation_id": "mine"}
+
+    back = from_pubsub(PubsubMessage(data=b"", attributes=attributes), "requests", 1)
+
+    assert back.key == b"mine"
+    assert back.header("correlation_id") == "mine"

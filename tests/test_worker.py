@@ -13,7 +13,7 @@ import pytest
 
 from imagebus.batching import fill
 from imagebus.client import Client
-from imagebus.errors import RequestFailed
+from imagebus.errors import ModelError, RequestFailed
 from imagebus.messages import ErrorReply, Images, Message, Reply, decode_reply, encode_request
 from imagebus.predictions import Probabilities
 from imagebus.transports.base import Commit
@@ -272,6 +272,22 @@ def test_probabilities_that_are_no_numbers_are_the_models_failure() -> None:
     answers = predict_each(dizzy, [package(1, 2), package(3), package(4)])
 
     assert [isinstance(answer, Exception) for answer in answers] == [False, True, False]
+
+
+@pytest.mark.parametrize("nonsense", [np.nan, np.inf, 1.5, -0.5])
+def test_what_is_no_probability_is_the_models_failure_at_the_second_try_too(nonsense: float) -> None:
+    tries: list[int] = []
+
+    def shaky(images: Images) -> Probabilities:
+        tries.append(len(images))
+        if len(tries) == 1:
+            raise MemoryError
+        return np.full((len(images), 10), nonsense, np.float32)
+
+    answers = predict_each(shaky, [package(1, 2)])
+
+    assert [type(answer) for answer in answers] == [ModelError]
+    assert tries == [2, 2]
 
 
 def test_fill_takes_what_is_there_and_does_not_wait_for_more() -> None:

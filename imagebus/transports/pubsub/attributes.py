@@ -68,7 +68,7 @@ def from_pubsub(message: Any, topic: str, attempt: int) -> Message:
             continue
         if name == _TRACE and "traceparent" not in attributes:
             name = "traceparent"
-        elif name == _ID:
+        elif name == _ID and correlation_id is None:
             correlation_id = value
         headers.append((name, value))
     id = message.message_id
