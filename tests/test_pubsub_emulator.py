@@ -67,7 +67,7 @@ def test_nothing_is_left_of_it_however_its_owner_ends(
     try:
         pids = [int(pid) for pid in owner.wait_for("answers:").split()[1:]]
 
-        owner.send(number)
+        owner.stop(number)
 
         wait_until_gone(pids)
     finally:
