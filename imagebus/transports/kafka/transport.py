@@ -2,8 +2,6 @@
 
 The order of things is the delivery guarantee: outcomes are confirmed by the brokers before the offsets of
 their requests are committed, and offsets are committed by name, only for partitions that are still ours.
-A commit's result is read inside a later poll. The synchronous commit is not used: it may never return
-when the coordinator dies with it in hand, and no other call of the same consumer goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import cast
@@ -35,6 +33,7 @@ from imagebus.transports.kafka.clients import (
     raise_translated,
     translate,
 )
+from imagebus.transports.kafka.commits import Commits, UnderWay
 from imagebus.transports.kafka.delivery import (
     CLOSE_SECONDS,
     AtLeastOnce,
@@ -44,7 +43,7 @@ from imagebus.transports.kafka.delivery import (
     in_a_hurry,
     produce,
 )
-from imagebus.transports.kafka.partitions import NOT_BEGUN, Partitions, Progress, Receipt, begun
+from imagebus.transports.kafka.partitions import Partitions, Progress, Receipt, begun
 from imagebus.transports.kafka.places import Places
 
 log = logging.getLogger(__name__)
@@ -53,19 +52,6 @@ ASK_SECONDS = 5.0  # for a question to the brokers inside a callback, where ever
 COMMIT_SECONDS = 15.0  # for offsets: a group's coordinator that is killed is replaced within 13 s
 MAX_POLL_MS = 300_000  # librdkafka's default of max.poll.interval.ms
 
-# The group moved on without us: whoever has the partition now starts from the last commit.
-_NOT_OURS = frozenset(
-    {
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError._NO_OFFSET,
-        KafkaError._STATE,
-    }
-)
 # A partition has no leader yet, or the broker that was asked is not it any more.
 _MOVING = frozenset(
     {
@@ -77,31 +63,6 @@ _MOVING = frozenset(
 _GONE = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 )
-
-
-class _UnderWay:
-    """A commit that was begun. Whoever is first ends it: its caller, or a rebalance that cannot wait for that."""
-
-    def __init__(self, lock: threading.RLock, finish: Finish) -> None:
-        self._lock = lock
-        self._finish: Finish | None = finish
-        self._error: TransportError | None = None
-
-    def end(self) -> None:
-        """See `Commit.result`; but an error is kept for that."""
-        with self._lock:
-            finish, self._finish = self._finish, None
-            if finish is not None:
-                try:
-                    finish()
-                except TransportError as error:
-                    self._error = error
-
-    def result(self) -> None:
-        """See `Commit.result`."""
-        self.end()
-        if self._error is not None:
-            raise self._error
 
 
 class KafkaTransport(Transport):
@@ -139,12 +100,11 @@ class KafkaTransport(Transport):
         self._reply_partition: int | None = None  # the one that this inbox reads
         self._partitions = Partitions()
         self._places = Places(self._producer)
-        self._committing = threading.RLock()  # the keeper's rebalance may come while the caller commits
-        self._under_way: _UnderWay | None = None  # the last commit that was begun
+        self._commits = Commits(clients, self._partitions)
+        self._under_way: UnderWay | None = None  # the last commit that was begun
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
         self._last_poll = time.monotonic()
         self._waiting: list[Record] = []  # received, and not given out yet
-        self._refused = False  # a commit; it has to be asked for again
         self._closed = threading.Event()
 
     # --- receiving -----------------------------------------------------------------------------
@@ -153,8 +113,9 @@ class KafkaTransport(Transport):
         self._topic = topic
         # Without a group nothing is committed; librdkafka wants a name all the same.
         self._consumer = consumer = self._clients.consumer(
-            group or f"requestor-{uuid.uuid4()}", self._on_commit
+            group or f"requestor-{uuid.uuid4()}", self._commits.heard
         )
+        self._commits.attach(consumer, topic)
         if group is None:
             self._assign_from_now_on(consumer)
             return
@@ -171,10 +132,10 @@ class KafkaTransport(Transport):
             # Still ours until this returns: what is answered is committed, so that it is not repeated.
             numbers = [each.partition for each in partitions]
             # librdkafka lets go of them after the brokers' answer.
-            with self._committing:
+            with self._commits.lock:
                 if self._under_way is not None:
                     self._under_way.end()
-                self._commit_answered(numbers, given_back=True)
+                self._commits.ask_for_answered(numbers, given_back=True)
                 self._forget(numbers)
             tell()
 
@@ -244,7 +205,7 @@ class KafkaTransport(Transport):
                 first = consumer.poll(timeout)
                 self._last_poll = time.monotonic()
                 if first is None:
-                    self._ask_again()
+                    self._commits.ask_again()
                     return []
                 self._waiting.append(first)
             if (room := limit - len(self._waiting)) > 0:
@@ -319,21 +280,21 @@ class KafkaTransport(Transport):
 
     def _say_whose_they_are(self) -> None:
         """Write down, before the first record of a new partition is tried, that somebody has it."""
-        with self._committing:
+        with self._commits.lock:
             unclaimed = self._partitions.unclaimed()
-            self._commit(unclaimed)
+            self._commits.ask(unclaimed)
         self._wait_until_committed(unclaimed)
 
     def _say_that_they_begin(self, messages: Sequence[Message]) -> None:
         """Write down, before suspects are tried, that they are; the next member reads it if we die of one."""
         begins: dict[int, Progress] = {}
-        with self._committing:
+        with self._commits.lock:
             for message in messages:
                 receipt: Receipt = message.receipt
                 partition = self._partitions.by_number.get(receipt.partition)
                 if message.attempt > 1 and partition is not None and partition.answered == receipt.offset:
                     begins[receipt.partition] = Progress(receipt.offset, begun(message.attempt))
-            self._commit(begins)
+            self._commits.ask(begins)
         self._wait_until_committed(begins)
 
     def _wait_until_committed(self, wanted: Mapping[int, Progress]) -> None:
@@ -415,14 +376,14 @@ class KafkaTransport(Transport):
            they are repeated, never lost.
         """
         consumer = self._subscribed()
-        with self._committing:
+        with self._commits.lock:
             ours = [place for place, each in enumerate(received) if self._partitions.is_ours(each.receipt)]
             receipts = [received[place].receipt for place in ours]
             ends = self._partitions.ends(receipts)
             offsets = [TopicPartition(self._topic, number, end, begun(1)) for number, end in ends.items()]
             sending = [self._places.placed(outgoing[place]) for place in ours] if outgoing else []
             finish = self._delivery.begin(sending, offsets, consumer, lambda: self.hurried_at)
-            self._under_way = _UnderWay(self._committing, partial(self._end_commit, ours, receipts, finish))
+            self._under_way = UnderWay(self._commits.lock, partial(self._end_commit, ours, receipts, finish))
             return self._under_way
 
     def _end_commit(self, ours: Sequence[int], receipts: Sequence[Receipt], finish: Finish) -> None:
@@ -432,54 +393,12 @@ class KafkaTransport(Transport):
             error.refused = tuple(ours[place] for place in error.refused)
             raise
         self._partitions.mark_answered(receipts, committed=self._delivery.commits_offsets)
-        self._commit_answered(list(self._partitions.by_number))
-
-    def _commit_answered(self, numbers: Iterable[int], *, given_back: bool = False) -> None:
-        """Commit where confirmed outcomes are ahead of what the group remembers. Never raises."""
-        self._commit(self._partitions.ahead(numbers, given_back=given_back))
-
-    def _commit(self, wanted: Mapping[int, Progress]) -> None:
-        """Have the group remember this; `_on_commit` gets the result. Never raises.
-
-        Under the lock: of two commits the later one has to be the newer one.
-        """
-        consumer = self._consumer
-        if not wanted or consumer is None:
-            return
-        self._partitions.ask(wanted)
-        named = [TopicPartition(self._topic, number, *progress) for number, progress in wanted.items()]
-        try:
-            consumer.commit(offsets=named, asynchronous=True)
-        except KafkaException as error:
-            self._on_commit(error.args[0], named)
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """The result of a commit. Never raises: that would throw away what the poll brought."""
-        refusal = error
-        for each in partitions:
-            refusal = refusal or each.error
-            progress = Progress(each.offset, each.metadata or NOT_BEGUN)
-            self._partitions.settle(each.partition, progress, remembered=(each.error or error) is None)
-        if refusal is None:
-            return
-        self._refused = True
-        code = refusal.code()
-        if code in DENIED or refusal.fatal():
-            self._clients.note(translate(refusal, "committing offsets"))
-        elif code not in _NOT_OURS:
-            log.warning("offsets not committed yet: %s", refusal.str())
-
-    def _ask_again(self) -> None:
-        """What the group refused is not left to the next batch, which may be far."""
-        if self._refused:
-            with self._committing:
-                self._refused = False
-                self._commit_answered(list(self._partitions.by_number))
+        self._commits.ask_for_answered()
 
     def rewind(self) -> None:
         """See `Transport.rewind`."""
         consumer = self._subscribed()
-        with self._listening, self._committing:
+        with self._listening, self._commits.lock:
             self._waiting.clear()
             if self._delivery.commits_offsets:
                 self._ask_for_answered(consumer)
@@ -512,10 +431,11 @@ class KafkaTransport(Transport):
         consumer = self._consumer
         if consumer is not None:
             with self._listening:
-                with self._committing:
-                    self._commit_answered(list(self._partitions.by_number), given_back=True)
+                with self._commits.lock:
+                    self._commits.ask_for_answered(given_back=True)
                 _leave(consumer)
                 self._consumer = None
+                self._commits.attach(None, self._topic)
         self._delivery.close()
         self._producer.flush(0)
 
