@@ -1,8 +1,8 @@
 """The three networks, from the fastest to the most accurate: uint8 (N, 28, 28) in, probabilities (N, 10) out.
 
-What they share is made for ONNX Runtime on a CPU: plain convolutions, whose channels are multiples of 8 and
-whose normalisation the export folds into their weights; few pixels early, since a picture of 28x28 with many
-channels costs more to move than to multiply.
+What they share is made for ONNX Runtime on a CPU: plain convolutions, whose channels are multiples of 8, better of
+16 (as many as one register holds, with AVX2 and with AVX-512), and whose normalisation the export folds into
+their weights; few pixels early, since a picture of 28x28 with many channels costs more to move than to multiply.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def halved(x: Any) -> Any:
 
 
 def tiny(x: Any) -> Any:
-    """1.1 million multiplications."""
-    x = halved(convolved(x, 8))  # (N, 14, 14, 8)
-    x = halved(convolved(x, 24))  # (N, 7, 7, 24)
-    x = halved(convolved(convolved(x, 24), 40))  # (N, 3, 3, 40)
+    """1.5 million multiplications."""
+    x = halved(convolved(x, 16))  # (N, 14, 14, 16)
+    x = halved(convolved(x, 16))  # (N, 7, 7, 16)
+    x = halved(convolved(convolved(x, 32), 48))  # (N, 3, 3, 48)
     x = activated(layers.Dense(64, use_bias=False)(layers.Flatten()(x)))
     return layers.Dropout(0.1)(x)
 
