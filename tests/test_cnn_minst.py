@@ -350,11 +350,13 @@ def test_training_on_fashion_mnist_tells_its_accuracy_and_writes_files_and_card(
 
 
 def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_card_of_its_own(
-    fitted: CNNFashion, sample: tuple[Array, Array], tmp_path: Path
+    sample: tuple[Array, Array], tmp_path: Path
 ) -> None:
     images, labels = sample
     data, models = write_idx(tmp_path / "data", images[:150], labels[:150]), tmp_path / "models"
-    fitted.save(models)
+    teacher = CNNFashion("large")
+    teacher.network = build_network("large")
+    teacher.save(models)
     kept = contents(models)
     network = CNNFashion("tiny")
 
@@ -362,7 +364,7 @@ def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_c
 
     card = (models / "fashion-tiny.md").read_text(encoding="utf-8")
     assert 'CNNFashion("tiny").fit(recipe="long", epochs=1)' in card
-    assert "is what `base` says of the same image" in card
+    assert "is what `large` says of the same image" in card
     assert kept.items() <= contents(models).items()
     assert OnnxClassifier(models / "fashion-tiny.onnx").model.name == "fashion-tiny"
     loaded = CNNFashion.load(models, size="tiny")
@@ -372,7 +374,9 @@ def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_c
 def test_a_teacher_that_is_not_there_is_named_before_the_training(
     sample: tuple[Array, Array], tmp_path: Path
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'fashion.keras'}: no such file")):
+    with pytest.raises(
+        FileNotFoundError, match=re.escape(f"{tmp_path / 'fashion-large.keras'}: no such file")
+    ):
         CNNFashion("tiny").fit(sample[0][:20], sample[1][:20], recipe="long", models=tmp_path)
 
 
