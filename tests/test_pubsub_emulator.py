@@ -67,7 +67,7 @@ def test_nothing_is_left_of_it_however_its_owner_ends(
     try:
         pids = [int(pid) for pid in owner.wait_for("answers:").split()[1:]]
 
-        owner.stop(number)
+        assert owner.stop(number) == (0 if number == signal.SIGTERM else -number)
 
         wait_until_gone(pids)
     finally:

@@ -77,15 +77,15 @@ class Commits:
         """Ask through this consumer from now on; through none, nothing is asked any more."""
         self._consumer, self._topic = consumer, topic
 
-    def ask_for_answered(self, numbers: Iterable[int] | None = None, *, given_back: bool = False) -> None:
+    def commit_answered(self, numbers: Iterable[int] | None = None, *, given_back: bool = False) -> None:
         """Commit where confirmed outcomes are ahead of what the group remembers: in all partitions, or in these.
 
         With `given_back`, also that they are in nobody's hands any more.
         """
         numbers = list(self._partitions.by_number) if numbers is None else numbers
-        self.ask(self._partitions.ahead(numbers, given_back=given_back))
+        self.commit(self._partitions.ahead(numbers, given_back=given_back))
 
-    def ask(self, wanted: Mapping[int, Progress]) -> None:
+    def commit(self, wanted: Mapping[int, Progress]) -> None:
         """Have the group remember this; `heard` gets the answer. To be called under the lock."""
         consumer = self._consumer
         if not wanted or consumer is None:
@@ -118,4 +118,4 @@ class Commits:
         if self._refused:
             with self.lock:
                 self._refused = False
-                self.ask_for_answered()
+                self.commit_answered()

@@ -135,7 +135,7 @@ class KafkaTransport(Transport):
             with self._commits.lock:
                 if self._under_way is not None:
                     self._under_way.end()
-                self._commits.ask_for_answered(numbers, given_back=True)
+                self._commits.commit_answered(numbers, given_back=True)
                 self._forget(numbers)
             tell()
 
@@ -282,7 +282,7 @@ class KafkaTransport(Transport):
         """Write down, before the first record of a new partition is tried, that somebody has it."""
         with self._commits.lock:
             unclaimed = self._partitions.unclaimed()
-            self._commits.ask(unclaimed)
+            self._commits.commit(unclaimed)
         self._wait_until_committed(unclaimed)
 
     def _say_that_they_begin(self, messages: Sequence[Message]) -> None:
@@ -294,7 +294,7 @@ class KafkaTransport(Transport):
                 partition = self._partitions.by_number.get(receipt.partition)
                 if message.attempt > 1 and partition is not None and partition.answered == receipt.offset:
                     begins[receipt.partition] = Progress(receipt.offset, begun(message.attempt))
-            self._commits.ask(begins)
+            self._commits.commit(begins)
         self._wait_until_committed(begins)
 
     def _wait_until_committed(self, wanted: Mapping[int, Progress]) -> None:
@@ -393,7 +393,7 @@ class KafkaTransport(Transport):
             error.refused = tuple(ours[place] for place in error.refused)
             raise
         self._partitions.mark_answered(receipts, committed=self._delivery.commits_offsets)
-        self._commits.ask_for_answered()
+        self._commits.commit_answered()
 
     def rewind(self) -> None:
         """See `Transport.rewind`."""
@@ -432,7 +432,7 @@ class KafkaTransport(Transport):
         if consumer is not None:
             with self._listening:
                 with self._commits.lock:
-                    self._commits.ask_for_answered(given_back=True)
+                    self._commits.commit_answered(given_back=True)
                 _leave(consumer)
                 self._consumer = None
                 self._commits.attach(None, self._topic)
