@@ -30,7 +30,7 @@ class Recipe:
         lines = [
             f"{self.epochs} epochs in batches of {self.batch}; images moved by up to {self.shift} pixels, "
             f"{self.mirrored:.0%} of them mirrored,",
-            f"a rectangle of noise in {self.erased:.0%}; AdamW, its learning rate up to {self.learning_rate} in the "
+            f"a rectangle of noise in {self.erased:.0%}; Muon, its learning rate up to {self.learning_rate} in the "
             "first epoch and then down along a cosine,",
             f"weight decay {self.weight_decay}; labels smoothed by {self.smoothing}; weights averaged "
             f"({self.average} kept in a step).",

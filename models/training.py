@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from models.export import version_of
 from models.networks import build_network
+from models.optimizer import optimizer
 from models.recipe import Recipe
 from models.vocabulary import LABELS, Images, Labels
 
@@ -151,14 +152,6 @@ def train(
             state.write(checkpoint)
     judged.set_weights(state.best)
     return judged, state.accuracies
-
-
-def optimizer(recipe: Recipe, steps: int) -> Any:
-    """AdamW whose learning rate rises over the first epoch, then falls to 0 along a cosine. `steps` make an epoch."""
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, (recipe.epochs - 1) * steps), warmup_target=recipe.learning_rate, warmup_steps=steps
-    )
-    return keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
 
 
 def augmented(images: Images, targets: Floats, recipe: Recipe, epoch: int, teacher: Any = None) -> Any:

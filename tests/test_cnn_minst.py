@@ -23,6 +23,7 @@ from imagebus.messages import Reply, decode_reply, encode_reply, encode_request,
 from models.card import Facts
 from models.export import version_of
 from models.networks import build_network
+from models.optimizer import Muon
 from models.recipe import read_recipe
 from models.training import hold_out
 from models.vocabulary import SIZES, file_name
@@ -305,6 +306,31 @@ def test_training_learns(fitted: CNNFashion, sample: tuple[Array, Array]) -> Non
     assert fitted.evaluate(images[300:], labels[300:]) > 0.3  # guessing: 0.1
 
 
+def test_a_step_moves_the_kernels_between_the_first_and_the_last_as_far_in_all_directions() -> None:
+    rate = 0.01
+    variables = build_network("tiny").trainable_variables
+    kernels = [variable for variable in variables if len(variable.shape) > 1]
+    before = [np.array(variable) for variable in variables]
+    rng = np.random.default_rng(0)
+    gradients = [  # a hundred times as steep for one output as for another
+        (rng.choice([-1, 1], array.shape) * np.geomspace(0.01, 1, array.shape[-1])).astype(np.float32)
+        for array in before
+    ]
+    optimizer = Muon(rate, weight_decay=0, adam_weight_decay=0)
+    optimizer.build(variables)
+
+    optimizer.apply(gradients)
+
+    for variable, array in zip(variables, before, strict=True):
+        change = np.array(variable) - array
+        if any(variable is kernel for kernel in kernels[1:-1]):
+            matrix = change.reshape(-1, change.shape[-1]) / (0.2 * rate)
+            stretched = np.linalg.svd(matrix, compute_uv=False) / max(matrix.shape) ** 0.5
+            assert stretched == pytest.approx(1, abs=0.35)
+        else:  # AdamW's first step is as long for each number
+            assert np.abs(change) == pytest.approx(rate, rel=1e-3)
+
+
 def test_the_best_epoch_is_kept_and_not_the_last(sample: tuple[Array, Array]) -> None:
     images = sample[0][:240]
     chance = np.random.default_rng(0).integers(10, size=240)  # nothing to learn: accuracy goes up and down
@@ -354,8 +380,8 @@ def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_c
 ) -> None:
     images, labels = sample
     data, models = write_idx(tmp_path / "data", images[:150], labels[:150]), tmp_path / "models"
-    teacher = CNNFashion("large")
-    teacher.network = build_network("large")
+    teacher = CNNFashion("base")
+    teacher.network = build_network("base")
     teacher.save(models)
     kept = contents(models)
     network = CNNFashion("tiny")
@@ -364,7 +390,7 @@ def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_c
 
     card = (models / "fashion-tiny.md").read_text(encoding="utf-8")
     assert 'CNNFashion("tiny").fit(recipe="long", epochs=1)' in card
-    assert "is what `large` says of the same image" in card
+    assert "is what `base` says of the same image" in card
     assert kept.items() <= contents(models).items()
     assert OnnxClassifier(models / "fashion-tiny.onnx").model.name == "fashion-tiny"
     loaded = CNNFashion.load(models, size="tiny")
@@ -374,9 +400,7 @@ def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_c
 def test_a_teacher_that_is_not_there_is_named_before_the_training(
     sample: tuple[Array, Array], tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=re.escape(f"{tmp_path / 'fashion-large.keras'}: no such file")
-    ):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'fashion.keras'}: no such file")):
         CNNFashion("tiny").fit(sample[0][:20], sample[1][:20], recipe="long", models=tmp_path)
 
 
