@@ -291,11 +291,14 @@ def test_a_request_over_the_clients_limit_names_size_and_setting(bus: Bus) -> No
         client.predict(np.zeros((2000, 28, 28), np.uint8))
 
 
-def test_a_reply_over_the_topics_limit_is_an_error_and_never_a_loop(bus: Bus, broker: EmbeddedBroker) -> None:
+@pytest.mark.parametrize("options", [(), ("--guarantee", "exactly-once", "--name", "one")])
+def test_a_reply_over_the_topics_limit_is_an_error_and_never_a_loop(
+    bus: Bus, broker: EmbeddedBroker, options: tuple[str, ...]
+) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     small = NewTopic(bus.replies, num_partitions=1, config={"max.message.bytes": "2000"})
     admin.create_topics([small])[bus.replies].result()
-    replier = bus.replier()
+    replier = bus.replier(*options)
 
     with bus.client() as client:
         with pytest.raises(RequestFailed, match="TOO_LARGE: the reply is larger"):

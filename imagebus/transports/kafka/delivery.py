@@ -197,12 +197,12 @@ class ExactlyOnce:
     ) -> None:
         """1. begin; 2. send; 3. add the offsets, under the group's membership as it is now; 4. commit."""
         producer = self._producer
+        refused: list[int] = []
         try:
             producer.begin_transaction()
-            batch = Batch(producer, outgoing)
-            if batch.refused:
-                self._retry(lambda: producer.abort_transaction(TRANSACTION_SECONDS))
-                batch.check()
+            refused = Batch(producer, outgoing).refused  # what a broker refuses joins them at the commit
+            if refused:
+                self._start_anew("a reply is too large", hurry, refused)
             if ends:
                 member = consumer.consumer_group_metadata()
                 add = partial(producer.send_offsets_to_transaction, list(ends), member, TRANSACTION_SECONDS)
@@ -210,19 +210,20 @@ class ExactlyOnce:
                 _within(ADDING_SECONDS, partial(self._retry, add))
             self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
         except KafkaException as error:
-            self._give_up(error, hurry)
+            producer.poll(0)  # what became of each message may be waiting still
+            self._give_up(error, hurry, refused)
         except TimeoutError:
             self._start_anew("its offsets were not added in time", hurry)
 
-    def _give_up(self, error: KafkaException, hurry: Hurry) -> None:
+    def _give_up(self, error: KafkaException, hurry: Hurry, refused: Sequence[int]) -> None:
         """Leave the transaction behind and raise: `CommitFailed`, or what makes going on pointless."""
         reason: KafkaError = error.args[0]
         if reason.fatal() or reason.code() in DENIED:
             self._is_useless = True
             raise translate(reason, "in a transaction") from error
-        self._start_anew(reason.str(), hurry)
+        self._start_anew(reason.str(), hurry, refused)
 
-    def _start_anew(self, reason: str, hurry: Hurry) -> NoReturn:
+    def _start_anew(self, reason: str, hurry: Hurry, refused: Sequence[int] = ()) -> NoReturn:
         """Replace the producer, and raise `CommitFailed`.
 
         The new one makes the brokers decide what becomes of the transaction; before that the committed
@@ -241,7 +242,7 @@ class ExactlyOnce:
                     self._is_useless = True
                     raise translate(why, f"starting transactions as {self._id!r}") from error
                 log.warning("no transactions as %r yet: %s; trying again", self._id, why.str())
-        raise CommitFailed(f"the transaction was not committed: {reason}")
+        raise CommitFailed(f"the transaction was not committed: {reason}", refused=refused)
 
     def _retry(self, call: Callable[[], T]) -> T:
         """Call again while librdkafka says that the same call may succeed, up to a deadline."""
