@@ -450,16 +450,21 @@ def decode_reply(message: Message) -> Reply | ErrorReply:
         raise BadMessage(ErrorCode.JSON, "not a reply of this project") from error
 
 
-def dead_letter(message: Message, topic: str, error: BadMessage, *, group: str = "") -> Message:
+def dead_letter(
+    message: Message, topic: str, error: BadMessage, *, group: str = "", whole: bool = True
+) -> Message:
     """What cannot be answered, kept for a person to look at: the bytes as they came, and why.
 
     The headers that tell reason and origin are the ones that Spring Kafka writes, so that its tools read
     them: numbers are big-endian, and a message that comes here again keeps those of its first time before
     the new ones. `dead_letter_code` has the code alone. What would make it larger than the bus takes is
     cut off: a value at `DEAD_LETTER_BYTES`, a key or a header at `MAX_HEADER_BYTES`, headers after so many.
-    Then `dead_letter_cut` has the size that the value had.
+    Then `dead_letter_cut` has the size that the value had. Not `whole`, where the topic takes less still: value,
+    key and headers are left out, and what is left tells where they stand.
     """
     value, key, kept = message.value[:DEAD_LETTER_BYTES], message.key, _kept_headers(message)
+    if not whole:
+        value, key, kept = b"", None, []
     if key is not None:
         key = key[:MAX_HEADER_BYTES]
     # The reason comes first, so that `Message.header` sees it however many headers are kept.

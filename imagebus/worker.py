@@ -111,7 +111,7 @@ class Worker:
         self._model_threads = ThreadPoolExecutor(at_once, thread_name_prefix="imagebus-batch")
         self._stopping = threading.Event()
         self._back_off = BACK_OFF[0]
-        self._too_large: set[Hashable] = set()  # receipts of requests whose reply the bus refused
+        self._too_large: set[Hashable] = set()  # receipts of messages whose outcome the bus refused
         self._model_failures = 0  # batches in a row of which the model could not do any package
 
     def run(self) -> None:
@@ -191,7 +191,7 @@ class Worker:
             under_way.commit.result()
         except CommitFailed as error:
             self.metrics.failed_commits += 1
-            if error.refused:  # no reason to wait: next time they get an error that fits
+            if error.refused:  # no reason to wait: next time they get an outcome that fits
                 self._too_large.update(under_way.batch[place].receipt for place in error.refused)
                 log.warning("%s", error)
             else:
@@ -313,7 +313,9 @@ class Worker:
     def _set_aside(self, message: Message, error: BadMessage) -> Message:
         self.metrics.dead_letters[error.code] += 1
         log.debug("dead letter: %s", error.code)
-        return dead_letter(message, self._dead_letter_topic, error, group=self._group)
+        whole = message.receipt not in self._too_large
+        self._too_large.discard(message.receipt)
+        return dead_letter(message, self._dead_letter_topic, error, group=self._group, whole=whole)
 
 
 def predict_each(predict: Callable[[Images], Probabilities], packages: Sequence[Images]) -> list[Answer]:

@@ -309,6 +309,28 @@ def test_a_reply_over_the_topics_limit_is_an_error_and_never_a_loop(
     assert replier.stop() == 0
 
 
+def test_a_dead_letter_over_its_topics_limit_tells_where_the_message_stands(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    letters = f"{bus.requests}.dlt"
+    small = NewTopic(letters, num_partitions=1, config={"max.message.bytes": "1000"})
+    admin.create_topics([small])[letters].result()
+    replier = bus.replier()
+
+    with bus.client() as client:
+        produce(broker, bus.requests, Message(bus.requests, bytes(2000), key=b"its key"))
+        client.predict(package())
+
+    assert replier.stop() == 0
+    (letter,) = read_topic(broker.bootstrap, letters)
+    assert not letter.value()
+    assert letter.key() is None
+    headers = dict(letter.headers() or [])
+    assert headers["dead_letter_code"] == b"BAD_ID"
+    assert headers["dead_letter_cut"] == b"2000"
+
+
 # --- exactly once ------------------------------------------------------------------------------
 
 
