@@ -189,7 +189,9 @@ def augmented(images: Images, targets: Floats, recipe: Recipe, epoch: int, teach
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift)))
     examples = tf.data.Dataset.from_tensor_slices((padded, targets))
     batches = examples.shuffle(len(images), SEED + epoch).batch(recipe.batch)
-    return batches.enumerate().map(change).prefetch(2)
+    plain = tf.data.Options()
+    plain.autotune.enabled = False  # its thread sleeps for up to 20 s, and the end of each epoch waits for it
+    return batches.enumerate().map(change).prefetch(2).with_options(plain)
 
 
 def rectangles(uniform: Callable[..., Any], share: float) -> Any:
