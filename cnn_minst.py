@@ -3,7 +3,7 @@
     >>> from cnn_minst import CNNFashion
     >>> cf = CNNFashion()            # or CNNFashion("tiny"), which is faster, or CNNFashion("large")
     >>> cf.fit()                     # Fashion-MNIST; writes models/fashion.keras, fashion.onnx and the card
-    >>> cf.fit(recipe="long")        # the same with the recipe that the shipped networks are made by: hours
+    >>> cf.fit(recipe="long")        # the same with the recipe that the shipped networks are made by: an hour
     >>> cf.fit(trainX, trainY)       # images (N, 28, 28), labels (N,) of your own; writes nothing
     >>> cf.evaluate()                # accuracy on the 10,000 test images
     >>> labels, probabilities = cf.predict(images)
@@ -168,7 +168,7 @@ class CNNFashion:
     ) -> None:
         """Train a new network with Keras's progress bar, and keep the weights of its best epoch.
 
-        `recipe` is "short" (minutes on two cores) or "long" (hours: what the shipped networks are made by);
+        `recipe` is "short" (minutes on two cores) or "long" (an hour: what the shipped networks are made by);
         `epochs` replaces its number of epochs. The best epoch is the one with the highest accuracy on a
         twelfth of the training images, held out for that; test images are not looked at before the end.
 

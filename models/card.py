@@ -133,7 +133,7 @@ def _recipe(report: Report) -> str:
     >>> from cnn_minst import CNNFashion
     >>> {report.call}
 
-trains it again, on the same machine to the same weights.
+made it. The same recipe gives the same weights again, on the same machine; `models/recipes/` may have moved on since:
 {report.recipe}
 In this training, {report}.
 """
