@@ -33,7 +33,7 @@ Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 # Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
-FLOORS = {"tiny": 0.93, "base": 0.937, "large": 0.942}  # of all 10,000 test images, the share that is right
+FLOORS = {"tiny": 0.93, "base": 0.937, "large": 0.945}  # of all 10,000 test images, the share that is right
 
 
 @pytest.fixture(scope="module")
