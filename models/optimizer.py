@@ -1,4 +1,4 @@
-"""What changes the weights in a training: Muon.
+"""What changes the weights in a training: Muon, unless the recipe asks for AdamW.
 
 Six epochs of a `base` gave 91.6 % right of the held-out images with AdamW at a learning rate of 0.004, and with
 Muon 92.1 % at 0.004, 92.7 % at 0.008 and 92.2 % at 0.016. A step of either takes the same time.
@@ -37,9 +37,11 @@ class Muon(keras.optimizers.Muon):  # type: ignore[misc]
         self.assign_sub(variable, ops.reshape(self.lr_adjust(rate * update), variable.shape))
 
 
-def optimizer(recipe: Recipe, steps: int) -> Muon:
-    """Muon whose learning rate rises over the first epoch, then falls to 0 along a cosine. `steps` make an epoch."""
+def optimizer(recipe: Recipe, steps: int) -> Any:
+    """The recipe's. Its rate rises over the first epoch, then falls to 0 along a cosine; `steps` make an epoch."""
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, (recipe.epochs - 1) * steps), warmup_target=recipe.learning_rate, warmup_steps=steps
     )
+    if recipe.optimizer == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     return Muon(rate, weight_decay=recipe.weight_decay, adam_weight_decay=recipe.weight_decay)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPES = Path(__file__).parent / "recipes"
+NAMES = {"muon": "Muon", "adamw": "AdamW"}
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Recipe:
 
     epochs: int
     batch: int  # images
+    optimizer: str  # "muon" or "adamw"
     learning_rate: float  # at its highest
     weight_decay: float
     smoothing: float  # of the labels
@@ -30,8 +32,8 @@ class Recipe:
         lines = [
             f"{self.epochs} epochs in batches of {self.batch}; images moved by up to {self.shift} pixels, "
             f"{self.mirrored:.0%} of them mirrored,",
-            f"a rectangle of noise in {self.erased:.0%}; Muon, its learning rate up to {self.learning_rate} in the "
-            "first epoch and then down along a cosine,",
+            f"a rectangle of noise in {self.erased:.0%}; {NAMES[self.optimizer]}, its learning rate up to "
+            f"{self.learning_rate} in the first epoch and then down along a cosine,",
             f"weight decay {self.weight_decay}; labels smoothed by {self.smoothing}; weights averaged "
             f"({self.average} kept in a step).",
         ]

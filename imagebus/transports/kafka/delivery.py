@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -210,7 +211,6 @@ class ExactlyOnce:
                 _within(ADDING_SECONDS, partial(self._retry, add))
             self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
         except KafkaException as error:
-            producer.poll(0)  # what became of each message may be waiting still
             self._give_up(error, hurry, refused)
         except TimeoutError:
             self._start_anew("its offsets were not added in time", hurry)
@@ -221,6 +221,8 @@ class ExactlyOnce:
         if reason.fatal() or reason.code() in DENIED:
             self._is_useless = True
             raise translate(reason, "in a transaction") from error
+        with suppress(KafkaException):
+            self._producer.poll(0)  # what a broker refused may be waiting to be told
         self._start_anew(reason.str(), hurry, refused)
 
     def _start_anew(self, reason: str, hurry: Hurry, refused: Sequence[int] = ()) -> NoReturn:
