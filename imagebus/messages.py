@@ -459,8 +459,8 @@ def dead_letter(
     them: numbers are big-endian, and a message that comes here again keeps those of its first time before
     the new ones. `dead_letter_code` has the code alone. What would make it larger than the bus takes is
     cut off: a value at `DEAD_LETTER_BYTES`, a key or a header at `MAX_HEADER_BYTES`, headers after so many.
-    Then `dead_letter_cut` has the size that the value had. Not `whole`, where the topic takes less still: value,
-    key and headers are left out, and what is left tells where they stand.
+    Then `dead_letter_cut` has the size that the value had. Without `whole`, for a topic that takes less still,
+    there is no value, no key and no header of the message's own: the rest tells where it stands.
     """
     value, key, kept = message.value[:DEAD_LETTER_BYTES], message.key, _kept_headers(message)
     if not whole:
