@@ -19,7 +19,7 @@ from imagebus import cli
 from imagebus.messages import Message
 from imagebus.transports import kafka
 from imagebus.transports.base import Commit
-from imagebus.transports.kafka.delivery import produce
+from imagebus.transports.kafka.sender import produce
 
 
 class CarelessTransport(kafka.KafkaTransport):
@@ -27,8 +27,8 @@ class CarelessTransport(kafka.KafkaTransport):
 
     def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
         for message in outgoing:
-            produce(self._producer, message, _unheard)
-        self._producer.poll(0)
+            produce(self._sender.producer, message, _unheard)
+        self._sender.producer.poll(0)
         ends = self._partitions.ends(message.receipt for message in received)
         offsets = [TopicPartition(self._topic, number, end) for number, end in ends.items()]
         self._subscribed().commit(offsets=offsets, asynchronous=True)

@@ -309,6 +309,28 @@ def test_a_reply_over_the_topics_limit_is_an_error_and_never_a_loop(
     assert replier.stop() == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--guarantee", "exactly-once", "--name", "one")])
+def test_requests_and_replies_that_fit_the_topic_alone_arrive_however_many_wait(
+    bus: Bus, broker: EmbeddedBroker, options: tuple[str, ...]
+) -> None:
+    """A broker refuses a batch over its topic's limit as a whole, and librdkafka makes batches of up to 1 MB."""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    for topic, limit in ((bus.requests, "4000"), (bus.replies, "1150")):
+        small = NewTopic(topic, num_partitions=1, config={"max.message.bytes": limit})
+        admin.create_topics([small])[topic].result()
+
+    with bus.client() as client:
+        waiting = [client.submit(package(number, 3)) for number in range(40)]
+        too_large = client.submit(package(40, 4), top=10)
+        replier = bus.replier(*options)
+        replies = [future.result(60) for future in waiting]
+        with pytest.raises(RequestFailed, match="TOO_LARGE"):
+            too_large.result(60)
+
+    assert [len(reply.predictions) for reply in replies] == [3] * 40
+    assert replier.stop() == 0
+
+
 def test_a_dead_letter_over_its_topics_limit_tells_where_the_message_stands(
     bus: Bus, broker: EmbeddedBroker
 ) -> None:

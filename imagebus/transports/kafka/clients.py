@@ -130,14 +130,15 @@ class Clients:
         admin: AdminClient = self._make(AdminClient)
         return admin
 
-    def producer(self, transactional_id: str | None = None) -> Producer:
-        """A producer. It connects in the background."""
-        producer: Producer
-        if transactional_id is None:
-            producer = self._make(Producer, _PRODUCER)
-        else:
+    def producer(self, transactional_id: str | None = None, *, one_by_one: bool = False) -> Producer:
+        """A producer. It connects in the background. `one_by_one`: each message is a batch of Kafka's."""
+        defaults, fixed = _PRODUCER, {}
+        if transactional_id is not None:
             defaults = {**_PRODUCER, **_TRANSACTIONS}
-            producer = self._make(Producer, defaults, {"transactional.id": transactional_id})
+            fixed["transactional.id"] = transactional_id
+        if one_by_one:
+            fixed["batch.num.messages"] = "1"
+        producer: Producer = self._make(Producer, defaults, fixed)
         return producer
 
     def consumer(self, group: str, on_commit: OnCommit) -> Consumer:

@@ -21,6 +21,7 @@ from confluent_kafka import Message as Record
 from imagebus.errors import CommitFailed, TooLarge
 from imagebus.messages import Message
 from imagebus.transports.kafka.clients import DENIED, Clients, is_too_large, raise_translated, translate
+from imagebus.transports.kafka.sender import OnRecord, Sender, produce
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,8 @@ CLOSE_SECONDS = 10.0
 HURRY_SECONDS = 5.0
 LOOK_SECONDS = 0.5  # between two looks at whether there is a hurry
 
-ANY = -1  # partition: the key decides
-
 Hurry = Callable[[], "float | None"]
 Finish = Callable[[], None]
-OnRecord = Callable[[KafkaError | None, Record], None]
 T = TypeVar("T")
 
 
@@ -65,34 +63,15 @@ def in_a_hurry(deadline: float, hurried_at: float | None) -> float:
     return deadline if hurried_at is None else min(deadline, hurried_at + HURRY_SECONDS)
 
 
-def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
-    """Queue one message; blocks while the queue is full. Raises `TooLarge` for what this client may not send."""
-    while True:
-        try:
-            producer.produce(
-                message.topic,
-                message.value,
-                message.key,
-                ANY if message.partition is None else message.partition,
-                headers=list(message.headers),
-                on_delivery=delivered,
-            )
-            return
-        except BufferError:  # the queue is full: let some go, then offer the same message again
-            producer.poll(0.1)
-        except KafkaException as error:
-            raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
-
-
 class Batch:
     """The messages of one batch on their way, and what became of them."""
 
-    def __init__(self, producer: Producer, outgoing: Sequence[Message]) -> None:
+    def __init__(self, send: Callable[[Message, OnRecord], None], outgoing: Sequence[Message]) -> None:
         self.failures: list[KafkaError] = []
-        self.refused: list[int] = []  # places of those that are too large, now and whenever they are sent
+        self.refused: list[int] = []  # places of those that are too large
         for place, message in enumerate(outgoing):
             try:
-                produce(producer, message, partial(self._delivered, place))
+                send(message, partial(self._delivered, place))
             except TooLarge:
                 self.refused.append(place)
 
@@ -121,8 +100,8 @@ class AtLeastOnce:
 
     commits_offsets = False
 
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
 
     def begin(
         self,
@@ -133,21 +112,21 @@ class AtLeastOnce:
         /,
     ) -> Finish:
         """See `Delivery.begin`. librdkafka's own threads send, while the caller does other things."""
-        batch = Batch(self._producer, outgoing)
+        batch = Batch(self._sender.send, outgoing)
         return partial(self._finish, batch, hurry) if outgoing else _nothing_left
 
     def _finish(self, batch: Batch, hurry: Hurry) -> None:
         deadline = time.monotonic() + CONFIRM_SECONDS
-        while unconfirmed := self._producer.flush(LOOK_SECONDS):
+        while unconfirmed := self._sender.flush(LOOK_SECONDS):
             if time.monotonic() > in_a_hurry(deadline, hurry()):
                 break
         if unconfirmed:
-            self._producer.purge()
+            self._sender.purge()
         batch.check(unconfirmed)
 
     def close(self) -> None:
         """See `Delivery.close`."""
-        left = self._producer.flush(CLOSE_SECONDS)
+        left = self._sender.flush(CLOSE_SECONDS)
         if left:
             log.warning("%d messages were not confirmed before closing", left)
 
@@ -167,6 +146,7 @@ class ExactlyOnce:
         self._clients = clients
         self._id = transactional_id
         self._is_useless = False
+        self._one_by_one = False  # whether each message is a batch of Kafka's: see `Sender`
         try:
             self._producer = self._new_producer()
         except KafkaException as error:
@@ -174,7 +154,7 @@ class ExactlyOnce:
 
     def _new_producer(self) -> Producer:
         """One that has made the brokers finish, one way or the other, what the last one of this id left open."""
-        producer = self._clients.producer(self._id)
+        producer = self._clients.producer(self._id, one_by_one=self._one_by_one)
         self._retry(lambda: producer.init_transactions(TRANSACTION_SECONDS))
         return producer
 
@@ -201,7 +181,9 @@ class ExactlyOnce:
         refused: list[int] = []
         try:
             producer.begin_transaction()
-            refused = Batch(producer, outgoing).refused  # what a broker refuses joins them at the commit
+            refused = Batch(
+                partial(produce, producer), outgoing
+            ).refused  # what a broker refuses joins them at the commit
             if refused:
                 self._start_anew("a reply is too large", hurry, refused)
             if ends:
@@ -223,6 +205,11 @@ class ExactlyOnce:
             raise translate(reason, "in a transaction") from error
         with suppress(KafkaException):
             self._producer.poll(0)  # what a broker refused may be waiting to be told
+        if (
+            refused and not self._one_by_one
+        ):  # together they were too large: nobody knows yet which of them are
+            self._one_by_one = True
+            self._start_anew("its replies are too large to be sent together", hurry)
         self._start_anew(reason.str(), hurry, refused)
 
     def _start_anew(self, reason: str, hurry: Hurry, refused: Sequence[int] = ()) -> NoReturn:

@@ -41,10 +41,10 @@ from imagebus.transports.kafka.delivery import (
     ExactlyOnce,
     Finish,
     in_a_hurry,
-    produce,
 )
 from imagebus.transports.kafka.partitions import Partitions, Progress, Receipt, begun
 from imagebus.transports.kafka.places import Places
+from imagebus.transports.kafka.sender import Sender
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +87,11 @@ class KafkaTransport(Transport):
         own_partition: bool = False,
     ) -> None:
         self._clients = clients = Clients(settings)
-        self._producer = clients.producer()  # the settings are checked before anything connects
+        self._sender = Sender(clients)  # the settings are checked before anything connects
         admin = clients.admin()
         existing = clients.connect(admin)
         clients.create_topics(admin, [topic for topic in topics if topic not in existing], partitions)
-        self._delivery: Delivery = AtLeastOnce(self._producer)
+        self._delivery: Delivery = AtLeastOnce(self._sender)
         if transactional_id is not None:
             self._delivery = ExactlyOnce(clients, transactional_id)
         self._consumer: Consumer | None = None
@@ -99,7 +99,7 @@ class KafkaTransport(Transport):
         self._own_partition = own_partition
         self._reply_partition: int | None = None  # the one that this inbox reads
         self._partitions = Partitions()
-        self._places = Places(self._producer)
+        self._places = Places(self._sender.producer)
         self._commits = Commits(clients, self._partitions)
         self._under_way: UnderWay | None = None  # the last commit that was begun
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
@@ -197,7 +197,7 @@ class KafkaTransport(Transport):
 
     def receive(self, limit: int, timeout: float) -> list[Message]:
         consumer = self._subscribed()
-        self._producer.poll(0)
+        self._sender.poll()
         self._clients.raise_failure()
         with self._listening:
             if not self._waiting:
@@ -363,8 +363,8 @@ class KafkaTransport(Transport):
         if self._reply_partition is not None:
             asked = reply_partition_header(self._reply_partition)
             message = message._replace(headers=[*message.headers, asked])
-        produce(self._producer, message, delivered)
-        self._producer.poll(0)
+        self._sender.send(message, delivered)
+        self._sender.poll()
 
     def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
         """See `Transport.begin_commit`. Here it is done as follows.
@@ -437,7 +437,7 @@ class KafkaTransport(Transport):
                 self._consumer = None
                 self._commits.attach(None, self._topic)
         self._delivery.close()
-        self._producer.flush(0)
+        self._sender.flush(0)
 
 
 def _leave(consumer: Consumer) -> None:

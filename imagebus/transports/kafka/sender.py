@@ -1,0 +1,89 @@
+"""A producer that has each message judged by its own size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as Record
+
+from imagebus.messages import Message
+from imagebus.transports.kafka.clients import Clients, is_too_large, raise_translated
+
+log = logging.getLogger(__name__)
+
+ANY = -1  # partition: the key decides
+
+OnRecord = Callable[[KafkaError | None, Record], None]
+
+
+def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
+    """Queue one message; blocks while the queue is full. Raises `TooLarge` for what this client may not send."""
+    while True:
+        try:
+            producer.produce(
+                message.topic,
+                message.value,
+                message.key,
+                ANY if message.partition is None else message.partition,
+                headers=list(message.headers),
+                on_delivery=delivered,
+            )
+            return
+        except BufferError:  # the queue is full: let some go, then offer the same message again
+            producer.poll(0.1)
+        except KafkaException as error:
+            raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
+
+
+class Sender:
+    """Sends messages to the brokers, several in one of Kafka's batches.
+
+    A broker refuses a batch that is larger than the topic's `max.message.bytes` as a whole, whatever the messages
+    in it are, and librdkafka gives them all up. Here they are sent again, each in a batch of its own: the answer
+    to that is the one that counts.
+    """
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self.producer = clients.producer()
+        self._one_by_one: Producer | None = None  # from the first refusal on
+
+    def send(self, message: Message, delivered: OnRecord) -> None:
+        """Queue one message; as `produce`."""
+        produce(self.producer, message, partial(self._judge, message, delivered))
+
+    def _judge(self, message: Message, delivered: OnRecord, error: KafkaError | None, record: Record) -> None:
+        if error is None or not is_too_large(error):
+            delivered(error, record)
+            return
+        if self._one_by_one is None:
+            log.warning(
+                "a batch of messages is larger than max.message.bytes of topic %r: sent one by one; "
+                "a batch.size in the settings that is below it saves the second time",
+                message.topic,
+            )
+            self._one_by_one = self._clients.producer(one_by_one=True)
+        produce(self._one_by_one, message, delivered)
+
+    def poll(self) -> None:
+        """Let the outcomes be told that are known."""
+        for producer in self._producers():
+            producer.poll(0)
+
+    def flush(self, seconds: float) -> int:
+        """Wait for the outcomes, for each of both producers so long; how many messages have none yet."""
+        return sum(producer.flush(seconds) for producer in self._producers())
+
+    def purge(self) -> None:
+        """Give up what has no outcome yet."""
+        for producer in self._producers():
+            producer.purge()
+
+    def _producers(self) -> Any:
+        yield self.producer
+        if self._one_by_one is not None:  # it may have come to be while the first was polled
+            yield self._one_by_one
