@@ -46,7 +46,7 @@ def write(folder: Path) -> Path:
     network = build()
     path = folder / "two-convolutions.onnx"
     network.save(path.with_suffix(".keras"))
-    export_onnx(network, path)
+    path.write_bytes(export_onnx(network))
     return path
 
 

@@ -34,10 +34,11 @@ class Report:
     trained: int  # images
     held_out: int  # images that the best epoch was chosen by
     accuracies: list[float]  # after each epoch, the share of the held-out images that is right
-    test: Evaluation | None = None  # on the test images of Fashion-MNIST
+    test: Evaluation | None = None  # on the test images of Fashion-MNIST, of the ONNX file
     robustness: dict[str, dict[str, float]] | None = (
         None  # the same images changed: accuracy by change and strength
     )
+    in_floats: float | None = None  # accuracy on the test images of the `.keras` file
 
     @property
     def best(self) -> int:
@@ -96,7 +97,10 @@ def write_card(folder: Path, facts: Facts) -> None:
         if report.test is not None:
             pictures.draw_confusion(report.test.confusion, LABELS, confusion)
             pictures.draw_reliability(report.test.bins, reliability)
-            parts += [_accuracy(report.test, confusion.name), _calibration(report.test, reliability.name)]
+            parts += [
+                _accuracy(report, report.test, confusion.name),
+                _calibration(report.test, reliability.name),
+            ]
         if report.robustness is not None:
             parts.append(_robustness(report.robustness))
         parts.append(_speed(folder, facts))
@@ -139,7 +143,7 @@ In this training, {report}.
 """
 
 
-def _accuracy(test: Evaluation, picture: str) -> str:
+def _accuracy(report: Report, test: Evaluation, picture: str) -> str:
     right = [row[place] for place, row in enumerate(test.confusion)]
     tested = [sum(row) for row in test.confusion]
     predicted = [sum(column) for column in zip(*test.confusion, strict=True)]
@@ -147,9 +151,10 @@ def _accuracy(test: Evaluation, picture: str) -> str:
         f"| {label} | {right[place] / max(1, tested[place]):.1%} | {right[place] / max(1, predicted[place]):.1%} |"
         for place, label in enumerate(LABELS)
     )
+    floats = f" (in floats, as in the `.keras` file: {report.in_floats:.2%})" if report.in_floats else ""
     return f"""## Accuracy
 
-**{test.accuracy:.2%}** of the {test.images:,} test images are right. By class: how many of its
+**{test.accuracy:.2%}** of the {test.images:,} test images are right{floats}. By class: how many of its
 images are called so (recall), and how many of the images called so belong to it (precision).
 
 | class | recall | precision |
@@ -231,8 +236,9 @@ def _files(folder: Path, name: str) -> str:
 {rows}
 
 Both hold the same network: uint8 images (N, 28, 28), 0 is the background, to probabilities (N, {len(LABELS)}).
-Name, version and labels are in the metadata of the ONNX file. Keras writes the date into its own file: the
-same weights, saved again, give the same digest of the ONNX file only.
+The ONNX file that a training writes has it in 8 bits (`models/quantization.py`), the other in floats. Name, version
+and labels are in the metadata of the ONNX file. Keras writes the date into its own file: the same weights, saved
+again, give the same digest of the ONNX file only.
 """
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
-from models.vocabulary import LABELS
+from models.vocabulary import LABELS, Images, Probabilities
+
+BATCH = 500  # images that are predicted at a time
 
 
 def version_of(network: Any) -> str:
@@ -18,22 +22,44 @@ def version_of(network: Any) -> str:
     return hashlib.sha256(b"".join(weights.tobytes() for weights in network.get_weights())).hexdigest()[:12]
 
 
-def export_onnx(network: Any, path: Path) -> None:
-    """Write the network as one self-describing ONNX file: name, version and labels are in its metadata.
+def export_onnx(network: Any, images: Images | None = None) -> bytes:
+    """The network as one self-describing ONNX file: name, version and labels are in its metadata.
 
-    The same weights give the same bytes.
+    With uint8 images (N, 28, 28), N at least 1, like those that it will see, it is in 8 bits: see
+    `models/quantization.py`. Without it is in floats. The same weights and images give the same bytes.
     """
-    import onnx  # here and not at the top: only who exports needs it
+    import onnx  # here and not at the top: only who exports needs it, and the other
+
+    from models.quantization import quantized
 
     network(np.zeros((1, 28, 28), np.uint8))  # Keras exports only what was called once
-    with warnings.catch_warnings():  # of Keras's own patch of tf2onnx
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        network.export(path, format="onnx", verbose=False, opset_version=17)
-    model = onnx.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        with warnings.catch_warnings():  # of Keras's own patch of tf2onnx
+            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+            network.export(path, format="onnx", verbose=False, opset_version=17)
+        model = onnx.load(path)
     _name_by_position(model.graph, network.name)
+    if images is not None:
+        model = quantized(model, images)
     metadata = {"name": network.name, "version": version_of(network), "labels": json.dumps(LABELS)}
     onnx.helper.set_model_props(model, metadata)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+class Exported:
+    """An ONNX file of `export_onnx`, ready to predict."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        self.version: str = self._session.get_modelmeta().custom_metadata_map.get("version", "")
+
+    def predict(self, images: Images) -> Probabilities:
+        """Probabilities, float32 (N, 10), of uint8 images (N, 28, 28), N at least 1."""
+        parts = (images[place : place + BATCH] for place in range(0, len(images), BATCH))
+        return np.concatenate([self._session.run(None, {"images": part})[0] for part in parts])
 
 
 def _name_by_position(graph: Any, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 from cnn_minst import CNNFashion
@@ -18,7 +19,9 @@ from imagebus.images import SAMPLE
 from models.card import Facts, Report, write_card
 from models.card import main as write_cards
 from models.evaluation import evaluate
+from models.export import export_onnx
 from models.networks import build_network
+from models.quantization import of_some_columns
 from models.recipe import read_recipe
 from models.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
 from models.speed import YARDSTICK, measure, two_convolutions
@@ -189,6 +192,58 @@ def test_robustness_is_measured_for_each_strength_of_each_change(sample: tuple[A
 
     assert [len(each) for each in measured.values()] == [len(SHIFTS), len(NOISES), len(BLURS)]
     assert {accuracy for each in measured.values() for accuracy in each.values()} == {0.0}
+
+
+# --- 8 bits ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def in_8_bits(sample: tuple[Array, Array]) -> tuple[Any, onnx.ModelProto]:
+    """A network with random weights, a normalisation of which nothing is 0 or 1, and its ONNX file."""
+    network = build_network("tiny")
+    rng = np.random.default_rng(0)
+    for weight in network.weights:
+        if len(weight.shape) == 1:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    return network, onnx.load_from_string(export_onnx(network, sample[0][:200]))
+
+
+def test_images_go_in_as_they_are_and_all_but_the_last_layer_is_in_8_bits(
+    in_8_bits: tuple[Any, onnx.ModelProto],
+) -> None:
+    graph = in_8_bits[1].graph
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    dequantized = {node.output[0]: weights.get(node.input[0]) for node in graph.node}
+
+    kernels = [dequantized[node.input[1]] for node in graph.node if node.op_type == "Conv"]
+
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert graph.node[0].op_type == "DequantizeLinear"
+    assert {kernel.dtype for kernel in kernels if kernel is not None} == {np.dtype(np.int8)}
+    assert len(kernels) == sum(isinstance(layer, keras.layers.Conv2D) for layer in in_8_bits[0].layers)
+    last = [node.input[1] for node in graph.node if node.op_type in ("MatMul", "Gemm")][-1]
+    assert weights[last].dtype == np.float32
+
+
+def test_two_pixels_times_their_weights_fit_into_16_bits(in_8_bits: tuple[Any, onnx.ModelProto]) -> None:
+    """Else a processor without VNNI cuts the sum off."""
+    graph = in_8_bits[1].graph
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    kernels = next(weights[node.input[0]] for node in graph.node if first.input[1] in node.output)
+
+    assert 32 < np.abs(kernels.astype(int)).max() <= 32767 // 2 // 255
+
+
+def test_several_columns_at_once_are_the_same_convolution(sample: tuple[Array, Array]) -> None:
+    kernels = np.random.default_rng(0).normal(size=(16, 1, 3, 3)).astype(np.float32)
+    images = sample[0][:5].astype(np.float32)
+
+    one = keras.ops.conv(images[..., None], kernels.transpose(2, 3, 1, 0), padding="same")
+    wide = of_some_columns(kernels).transpose(2, 3, 1, 0)
+    several = keras.ops.conv(images.reshape(5, 28, 7, 4), wide, padding="same")
+
+    np.testing.assert_allclose(np.array(several).reshape(5, 28, 28, 16), np.array(one), rtol=1e-4, atol=1e-2)
 
 
 # --- speed and cards -------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def test_keras_and_onnx_repliers_give_the_same_answers(bus: Bus) -> None:
 
     for onnx, keras in zip(answers["onnx"]["predictions"], answers["keras"]["predictions"], strict=True):
         assert onnx["label"] == keras["label"]
-        assert dict(onnx["top"]) == pytest.approx(dict(keras["top"]), abs=2e-4)  # four digits are sent
+        assert dict(onnx["top"]) == pytest.approx(dict(keras["top"]), abs=0.05)  # 8 bits beside floats
 
 
 # --- topics ------------------------------------------------------------------------------------
