@@ -199,7 +199,7 @@ class CNNFashion:
         (X, Y), test = (checked(trainX, trainY), None) if own else load_data(data)
         if len(X) < 2:
             raise ValueError("1 image came, expected at least 2: one to train with, one held out")
-        teacher = load_network(Path(models) / f"{file_name(plan.teacher)}.keras") if plan.teacher else None
+        teacher = Exported.read(Path(models) / f"{file_name(plan.teacher)}.onnx") if plan.teacher else None
         checkpoint = Path(checkpoints) / f"{self.name}.npz" if checkpoints is not None else None
 
         self.network, accuracies = train(X, Y, self.size, plan, teacher=teacher, checkpoint=checkpoint)
@@ -207,7 +207,7 @@ class CNNFashion:
         size = "" if self.size == "base" else f'"{self.size}"'
         options = ["trainX, trainY"] * own
         options += [f'recipe="{recipe}"'] * (recipe != "short") + [f"epochs={epochs}"] * (epochs is not None)
-        steps = f"{plan}\nThe teacher is version {version_of(teacher)}." if plan.teacher else str(plan)
+        steps = f"{plan}\nThe teacher is version {teacher.version}." if teacher else str(plan)
         kept, held_out = hold_out(len(X))
         self._seen, self._onnx = X[kept[:SEEN]], None
         self.report = Report(

@@ -49,12 +49,27 @@ def export_onnx(network: Any, images: Images | None = None) -> bytes:
 
 
 class Exported:
-    """An ONNX file of `export_onnx`, ready to predict."""
+    """An ONNX file of `export_onnx`, ready to predict. Raises ONNX Runtime's errors for another content."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self._session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        options = ort.SessionOptions()
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # a training goes on beside it
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.version: str = self._session.get_modelmeta().custom_metadata_map.get("version", "")
+
+    @classmethod
+    def read(cls, path: Path) -> Exported:
+        """The one in a file. `FileNotFoundError` and `ValueError` name it when it is missing or no model."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            return cls(path.read_bytes())
+        except Exception as error:  # ONNX Runtime raises classes of its own, with no common root
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: not a model that ONNX Runtime loads: {reason}") from None
 
     def predict(self, images: Images) -> Probabilities:
         """Probabilities, float32 (N, 10), of uint8 images (N, 28, 28), N at least 1."""

@@ -103,7 +103,7 @@ def _take_some_columns_at_once(graph: Any) -> None:
         if tensor.name == convolution.input[1]:
             kernels = to_array(tensor)  # (channels, 1, 3, 3)
             tensor.CopyFrom(from_array(of_some_columns(kernels), tensor.name))
-        elif tensor.name == convolution.input[2]:
+        elif tensor.name in convolution.input[2:]:
             tensor.CopyFrom(from_array(np.tile(to_array(tensor), COLUMNS), tensor.name))
 
     def reshape(source: str, target: str, *shape: int) -> Any:

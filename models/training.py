@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.export import version_of
+from models.export import Exported
 from models.networks import build_network
 from models.optimizer import optimizer
 from models.recipe import Recipe
@@ -94,7 +94,7 @@ def train(
     size: str,
     recipe: Recipe,
     *,
-    teacher: Any = None,
+    teacher: Exported | None = None,
     checkpoint: Path | None = None,
 ) -> tuple[Any, list[float]]:
     """A new network, with the averaged weights of its best epoch, and the held-out accuracy after each epoch.
@@ -121,7 +121,7 @@ def train(
     )
     network.optimizer.build(network.trainable_variables)
     variables = [*network.variables, *network.optimizer.variables]
-    whole = repr(recipe) if teacher is None else f"{recipe!r}, teacher {version_of(teacher)}"
+    whole = repr(recipe) if teacher is None else f"{recipe!r}, teacher {teacher.version}"
     if checkpoint is not None and checkpoint.exists():
         state = State.read(checkpoint, whole)
         for variable, value in zip(variables, state.variables, strict=True):
@@ -154,11 +154,14 @@ def train(
     return judged, state.accuracies
 
 
-def augmented(images: Images, targets: Floats, recipe: Recipe, epoch: int, teacher: Any = None) -> Any:
+def augmented(
+    images: Images, targets: Floats, recipe: Recipe, epoch: int, teacher: Exported | None = None
+) -> Any:
     """A `tf.data` set of batches, in an order and with changes that belong to the epoch.
 
     Images are moved by up to `recipe.shift` pixels; some are mirrored, in some a rectangle is overwritten
-    with noise. A teacher, a network, sees the same changed images, and its answers become part of the targets.
+    with noise. A teacher sees the same changed images, and its answers become part of the targets: in 8 bits, in
+    ONNX Runtime, which takes a quarter of the time that they take in Keras.
     """
     shift = recipe.shift
 
@@ -181,7 +184,9 @@ def augmented(images: Images, targets: Floats, recipe: Recipe, epoch: int, teach
         if recipe.erased:
             changed = tf.where(rectangles(uniform, recipe.erased), noise(uniform), changed)
         if teacher is not None:
-            answers = teacher(changed, training=False)
+            answers = tf.ensure_shape(
+                tf.numpy_function(teacher.predict, [changed], tf.float32), (None, len(LABELS))
+            )
             batch_targets = (1 - recipe.teaching) * batch_targets + recipe.teaching * answers
         return changed, batch_targets
 

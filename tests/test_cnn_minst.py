@@ -404,8 +404,12 @@ def test_a_teacher_that_is_not_there_is_named_before_the_training(
     sample: tuple[Array, Array], tmp_path: Path
 ) -> None:
     with pytest.raises(
-        FileNotFoundError, match=re.escape(f"{tmp_path / 'fashion-large.keras'}: no such file")
+        FileNotFoundError, match=re.escape(f"{tmp_path / 'fashion-large.onnx'}: no such file")
     ):
+        CNNFashion("tiny").fit(sample[0][:20], sample[1][:20], recipe="long", models=tmp_path)
+
+    (tmp_path / "fashion-large.onnx").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"fashion-large\.onnx: not a model that ONNX Runtime loads"):
         CNNFashion("tiny").fit(sample[0][:20], sample[1][:20], recipe="long", models=tmp_path)
 
 

@@ -19,7 +19,7 @@ from imagebus.images import SAMPLE
 from models.card import Facts, Report, write_card
 from models.card import main as write_cards
 from models.evaluation import evaluate
-from models.export import export_onnx
+from models.export import Exported, export_onnx
 from models.networks import build_network
 from models.quantization import of_some_columns
 from models.recipe import read_recipe
@@ -134,12 +134,12 @@ def test_nothing_but_rectangles_is_overwritten_in_the_share_of_images_that_the_r
 def test_a_teacher_gives_its_share_of_the_targets(sample: tuple[Array, Array]) -> None:
     images, targets = sample[0][:32], np.eye(10, dtype=np.float32)[sample[1][:32]]
     recipe = replace(read_recipe("tiny", "long"), teaching=0.75)
-    teacher = build_network("tiny")
+    teacher = Exported(export_onnx(build_network("tiny")))
 
     batches = list(augmented(images, targets, recipe, 0, teacher))
 
     for changed, taught in batches:
-        answers = teacher(changed).numpy()
+        answers = teacher.predict(changed.numpy())
         np.testing.assert_allclose(taught.numpy().max(axis=1) >= 0.25, True)
         rest = (taught.numpy() - 0.75 * answers) / 0.25
         np.testing.assert_allclose(np.sort(rest, axis=1)[:, :-1], 0, atol=1e-5)
