@@ -53,13 +53,13 @@ def test_each_size_has_a_network_and_both_recipes(size: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_channels_of_all_convolutions_are_multiples_of_eight(size: str) -> None:
+def test_the_channels_of_all_convolutions_are_multiples_of_sixteen(size: str) -> None:
     channels = [
         layer.filters for layer in build_network(size).layers if isinstance(layer, keras.layers.Conv2D)
     ]
 
     assert channels
-    assert [count % 8 for count in channels] == [0] * len(channels)
+    assert [count % 16 for count in channels] == [0] * len(channels)
 
 
 # --- training --------------------------------------------------------------------------------------
