@@ -147,8 +147,8 @@ class Predictions(NamedTuple):
 class CNNFashion:
     """A network that tells ten kinds of clothes apart. `fit` or `load` gives it its weights.
 
-    `size` is "base", which `replier.py` serves by default, "tiny", which is faster, or "large", which is
-    right more often. Raises `ValueError` for another one.
+    `size` is "base", which `replier.py` serves by default, "tiny", which is faster, or "large", which has the
+    most weights. Raises `ValueError` for another one.
     """
 
     def __init__(self, size: str = "base") -> None:
