@@ -36,9 +36,7 @@ BARE_LIMIT = 120.0  # seconds
 BACKLOG_LIMIT = 120.0  # seconds; what is not answered by then counts as lost
 LOOK = 0.2  # seconds between two looks at how many replies there are
 WARM_UP = 50  # packages sent one at a time before those that count
-OTHERWISE = (
-    0.1  # of the packages at most, one label of which the network in floats does not give as that in 8 bits
-)
+OTHERWISE = 0.1  # of the packages, at most: those in which a label in floats is another one than in 8 bits
 
 
 def said_ready(program: Program, _ground: Ground, _requests: str, _replies: str) -> float:

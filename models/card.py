@@ -151,7 +151,11 @@ def _accuracy(report: Report, test: Evaluation, picture: str) -> str:
         f"| {label} | {right[place] / max(1, tested[place]):.1%} | {right[place] / max(1, predicted[place]):.1%} |"
         for place, label in enumerate(LABELS)
     )
-    floats = f" (in floats, as in the `.keras` file: {report.in_floats:.2%})" if report.in_floats else ""
+    floats = (
+        f" (in floats, as in the `.keras` file: {report.in_floats:.2%})"
+        if report.in_floats is not None
+        else ""
+    )
     return f"""## Accuracy
 
 **{test.accuracy:.2%}** of the {test.images:,} test images are right{floats}. By class: how many of its

@@ -213,13 +213,13 @@ def test_images_go_in_as_they_are_and_all_but_the_last_layer_is_in_8_bits(
 ) -> None:
     graph = in_8_bits[1].graph
     weights = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
-    dequantized = {node.output[0]: weights.get(node.input[0]) for node in graph.node}
+    dequantized = {node.output[0]: weights[node.input[0]] for node in graph.node if node.input[0] in weights}
 
     kernels = [dequantized[node.input[1]] for node in graph.node if node.op_type == "Conv"]
 
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert graph.node[0].op_type == "DequantizeLinear"
-    assert {kernel.dtype for kernel in kernels if kernel is not None} == {np.dtype(np.int8)}
+    assert {kernel.dtype for kernel in kernels} == {np.dtype(np.int8)}
     assert len(kernels) == sum(isinstance(layer, keras.layers.Conv2D) for layer in in_8_bits[0].layers)
     last = [node.input[1] for node in graph.node if node.op_type in ("MatMul", "Gemm")][-1]
     assert weights[last].dtype == np.float32
