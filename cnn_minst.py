@@ -147,8 +147,8 @@ class Predictions(NamedTuple):
 class CNNFashion:
     """A network that tells ten kinds of clothes apart. `fit` or `load` gives it its weights.
 
-    `size` is "base", which `replier.py` serves by default, "tiny", which is faster, or "large", which has the
-    most weights. Raises `ValueError` for another one.
+    `size` is "base", which `replier.py` serves by default, "tiny", which is faster, or "large", which is
+    right most often. Raises `ValueError` for another one.
     """
 
     def __init__(self, size: str = "base") -> None:
@@ -183,10 +183,13 @@ class CNNFashion:
         shipped network stays what its card says. `save` writes it, with a card that claims no accuracy.
 
         With a folder `checkpoints`, a training that was stopped goes on where it was after its last whole
-        epoch. A recipe with a teacher takes the one that is in the folder `models`, and is refused with
+        epoch, also on another machine. Keras on JAX (`KERAS_BACKEND=jax`) needs one: it trains, on a GPU where
+        there is one, and the same call on TensorFlow goes on from there to the files and the card.
+
+        A recipe with a teacher takes the one that is in the folder `models`, and is refused with
         `FileNotFoundError` if none is.
 
-        The same call gives the same weights on the same machine: the random seeds of Python, NumPy and
+        The same call on TensorFlow gives the same weights on the same machine: the random seeds of Python, NumPy and
         TensorFlow are set, and TensorFlow is made deterministic for the rest of the process. Raises
         `ValueError` (see `grey_levels` for images and `class_numbers` for labels) that states what came.
         """
@@ -201,20 +204,29 @@ class CNNFashion:
             raise ValueError("1 image came, expected at least 2: one to train with, one held out")
         teacher = Exported.read(Path(models) / f"{file_name(plan.teacher)}.onnx") if plan.teacher else None
         checkpoint = Path(checkpoints) / f"{self.name}.npz" if checkpoints is not None else None
+        exports = keras.config.backend() == "tensorflow"
+        if not exports and checkpoint is None:
+            raise ValueError(
+                f"Keras is on {keras.config.backend()}, where it writes no ONNX file: expected checkpoints=FOLDER, "
+                "from which the same call on TensorFlow makes the files"
+            )
 
-        self.network, accuracies = train(X, Y, self.size, plan, teacher=teacher, checkpoint=checkpoint)
+        self.network, state = train(X, Y, self.size, plan, teacher=teacher, checkpoint=checkpoint)
 
         size = "" if self.size == "base" else f'"{self.size}"'
         options = ["trainX, trainY"] * own
         options += [f'recipe="{recipe}"'] * (recipe != "short") + [f"epochs={epochs}"] * (epochs is not None)
         steps = f"{plan}\nThe teacher is version {teacher.version}." if teacher else str(plan)
+        steps += f"\nIt was computed with Keras on {state.devices}."
         kept, held_out = hold_out(len(X))
         self._seen, self._onnx = X[kept[:SEEN]], None
         self.report = Report(
-            f"CNNFashion({size}).fit({', '.join(options)})", steps, len(kept), len(held_out), accuracies
+            f"CNNFashion({size}).fit({', '.join(options)})", steps, len(kept), len(held_out), state.accuracies
         )
         print(self.report)
-        if test is None:
+        if not exports:
+            print(f"{checkpoint}: all epochs are done; the same call on TensorFlow makes the files")
+        if test is None or not exports:
             return
         exported = self._exported()
         evaluation = evaluate(exported.predict(test[0]), test[1])

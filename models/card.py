@@ -137,7 +137,7 @@ def _recipe(report: Report) -> str:
     >>> from cnn_minst import CNNFashion
     >>> {report.call}
 
-made it. The same recipe gives the same weights again, on the same machine; `models/recipes/` may have moved on since:
+made it. On one machine, Keras on TensorFlow gives the same weights each time; `models/recipes/` may have moved on since:
 {report.recipe}
 In this training, {report}.
 """
@@ -195,31 +195,39 @@ The same test images, changed:
 
 
 def _speed(folder: Path, facts: Facts) -> str:
-    """How fast the network is, if this version was timed, in a picture with the others of the folder."""
+    """How fast this version is on each kind of machine that it was timed on; in a picture, the newest run."""
     path = folder / SPEED
     if not path.is_file():
         return ""
-    speed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    timed = {row["name"]: row for row in speed["rows"]}
-    points = {}
-    names = [file_name(size) for size in SIZES if file_name(size) != facts.name]
-    for each in (facts, *(Facts.read(folder, name) for name in names)):
-        row = timed.get(each.name) if each else None
-        if each and each.report and each.report.test and row and row["version"] == each.version:
-            points[each.name] = (row["images_per_second"], each.report.test.accuracy)
-    if facts.name not in points:
+    known = [facts, *(Facts.read(folder, file_name(size)) for size in SIZES if file_name(size) != facts.name)]
+    parts: list[str] = []
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    for run in runs:
+        timed = {row["name"]: row for row in run["rows"]}
+        points = {
+            each.name: (timed[each.name]["images_per_second"], each.report.test.accuracy)
+            for each in known
+            if each and each.report and each.report.test and _is_timed(each, timed)
+        }
+        if facts.name in points:
+            if not parts:
+                pictures.draw_speed(points, _published(), folder / SPEED_PICTURE)
+            parts.append(_one_speed(timed[facts.name], timed[run["yardstick"]]["images_per_second"], run))
+    if not parts:
         return ""
-    pictures.draw_speed(points, _published(), folder / SPEED_PICTURE)
-    row, others = timed[facts.name], timed[speed["yardstick"]]["images_per_second"]
-    each_run = speed["batch_on_one_thread"]
-    return f"""## Speed
+    return "\n".join(["## Speed\n", *parts, f"![Accuracy by images a second]({SPEED_PICTURE})\n"])
 
-**{row["images_per_second"]:,} images a second** in batches of {speed["batch"]}, on {speed["machine"]};
-{row["on_one_thread"]:,} on one thread, {each_run} images a run, as replier.py has it ({speed["runtime"]}).
-That is {row["images_per_second"] / others:.2f} times the {others:,} of a plain network with {speed["yardstick"]},
-timed in turns with it (`python3 -m models.speed`).
 
-![Accuracy by images a second]({SPEED_PICTURE})
+def _is_timed(facts: Facts, timed: dict[str, dict[str, Any]]) -> bool:
+    return facts.name in timed and timed[facts.name]["version"] == facts.version
+
+
+def _one_speed(row: dict[str, Any], yardstick: int, run: dict[str, Any]) -> str:
+    return f"""\
+**{row["images_per_second"]:,} images a second** in batches of {run["batch"]}, on {run["machine"]};
+{row["on_one_thread"]:,} on one thread, {run["batch_on_one_thread"]} images a run, as replier.py has it
+({run["runtime"]}). That is {row["images_per_second"] / yardstick:.2f} times the {yardstick:,} of a plain network
+with {run["yardstick"]}, timed in turns with it (`python3 -m models.speed`).
 """
 
 

@@ -42,6 +42,7 @@ def optimizer(recipe: Recipe, steps: int) -> Any:
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, (recipe.epochs - 1) * steps), warmup_target=recipe.learning_rate, warmup_steps=steps
     )
+    shared = {"weight_decay": recipe.weight_decay, "use_ema": True, "ema_momentum": recipe.average}
     if recipe.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
-    return Muon(rate, weight_decay=recipe.weight_decay, adam_weight_decay=recipe.weight_decay)
+        return keras.optimizers.AdamW(rate, **shared)
+    return Muon(rate, adam_weight_decay=recipe.weight_decay, **shared)

@@ -2,7 +2,8 @@
 
     python3 -m models.speed       # on a quiet machine; writes models/speed.json and the cards
 
-All are timed in turns, so that a slower moment of the machine meets each of them.
+All are timed in turns, so that a slower moment of the machine meets each of them. The file keeps the last run on each
+kind of machine, the newest first.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def measure(folder: Path, rounds: int = ROUNDS, seconds: float = SECONDS) -> dic
     paths = [folder / f"{file_name(size)}.onnx" for size in SIZES]
     contents = {path.stem: path.read_bytes() for path in paths if path.is_file()}
     contents[YARDSTICK] = two_convolutions()
-    images = np.random.default_rng(0).integers(0, 256, (BATCH_ON_ONE_THREAD, 28, 28), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, 28, 28), np.uint8)
     rows: dict[str, dict[str, Any]] = {}
     for threads, batch, column in (
         (0, BATCH, "images_per_second"),
@@ -126,20 +127,25 @@ def measure(folder: Path, rounds: int = ROUNDS, seconds: float = SECONDS) -> dic
 
 
 def machine() -> str:
-    """The processor, in words."""
-    name = platform.machine()
+    """The processor, in words, and whether it multiplies 8-bit numbers four at a time (VNNI)."""
+    name, flags = platform.machine(), ""
     information = Path("/proc/cpuinfo")
     if information.exists():
         lines = (line.partition(":") for line in information.read_text(encoding="utf-8").splitlines())
-        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
-    return f"{os.cpu_count()} cores of {name}"
+        about = {key.strip(): value.strip() for key, _, value in lines}
+        name, flags = about.get("model name", name), about.get("flags", "")
+    return f"{os.cpu_count()} cores of {name} {'with' if 'vnni' in flags else 'without'} VNNI"
 
 
 def main(folder: Path = MODELS) -> None:
     """Time, write, print."""
     speed = measure(folder)
-    (folder / SPEED).write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
+    path = folder / SPEED
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    others = [run for run in before if run["machine"] != speed["machine"]]
+    path.write_text(json.dumps([speed, *others], indent=1) + "\n", encoding="utf-8")
     write_cards(folder)
+    print(f"{speed['machine']}, {speed['runtime']}")
     yardstick = next(row for row in speed["rows"] if row["name"] == YARDSTICK)["images_per_second"]
     for row in speed["rows"]:
         each = row["images_per_second"]

@@ -34,6 +34,10 @@ TRIED = {
     "python3 requestor.py -f kafka.config -t1 requests -t2 replies -c kafka": "test_the_commands_work_as_printed",
     "python3 -m imagebus.broker": "test_the_commands_work_as_printed",
     "python3 tools/install.py google": "make test, with more groups",
+    "KERAS_BACKEND=jax python3 -c 'from cnn_minst import CNNFashion; "
+    'CNNFashion("large").fit(recipe="long", checkpoints="checkpoints")\'': (
+        "test_tensorflow_makes_the_files_of_a_training_on_jax, of another size and shorter"
+    ),
     "python3 requestor.py -f google.json -t1 requests -t2 replies -c google": "test_the_other_clouds_commands_work",
     "python3 replier.py   -f google.json -t1 requests -t2 replies -c google": "test_the_other_clouds_commands_work",
 }

@@ -16,16 +16,17 @@ import pytest
 from cnn_minst import CNNFashion
 from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
+from models.augmentation import augmented
 from models.card import Facts, Report, write_card
 from models.card import main as write_cards
 from models.evaluation import evaluate
-from models.export import Exported, export_onnx
+from models.export import export_onnx
 from models.networks import build_network
 from models.quantization import of_some_columns
 from models.recipe import read_recipe
 from models.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
 from models.speed import YARDSTICK, measure, two_convolutions
-from models.training import State, augmented, train
+from models.training import State, hold_out, taught, train
 from models.vocabulary import LABELS, SIZES
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
@@ -71,7 +72,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     images, labels = sample[0][:150], sample[1][:150]
     recipe = replace(read_recipe("tiny", "short"), epochs=2, erased=0.5)
     checkpoint = tmp_path / "new" / "tiny.npz"
-    whole, accuracies = train(images, labels, "tiny", recipe)
+    whole, state = train(images, labels, "tiny", recipe)
     write = State.write
 
     def stop_after_one_epoch(state: State, path: Path) -> None:
@@ -82,45 +83,57 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     monkeypatch.setattr(State, "write", stop_after_one_epoch)
     with pytest.raises(KeyboardInterrupt):
         train(images, labels, "tiny", recipe, checkpoint=checkpoint)
-    continued, continued_accuracies = train(images, labels, "tiny", recipe, checkpoint=checkpoint)
+    continued, continued_state = train(images, labels, "tiny", recipe, checkpoint=checkpoint)
 
-    assert continued_accuracies == accuracies
+    assert continued_state.accuracies == state.accuracies
     for first, second in zip(whole.get_weights(), continued.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "tiny.npz"
-    State("another", [], [], [], []).write(path)
+    State("another", "tensorflow (cpu:0)", [], [], []).write(path)
 
     with pytest.raises(ValueError, match=re.escape(f"{path}: a training with another recipe stopped there")):
         State.read(path, "this one")
 
 
-def test_augmented_images_are_the_same_in_the_same_epoch_and_others_in_the_next(
+def test_changed_images_are_the_same_for_the_same_random_numbers_and_others_for_the_next(
     sample: tuple[Array, Array],
 ) -> None:
-    images, targets = sample[0][:64], np.eye(10, dtype=np.float32)[sample[1][:64]]
+    images = sample[0][:64]
+    before = images.copy()
     recipe = read_recipe("base", "long")
 
-    first, again, later = (
-        np.concatenate([batch.numpy() for batch, _ in augmented(images, targets, recipe, epoch)])
-        for epoch in (0, 0, 1)
-    )
+    first, again, later = (augmented(images, recipe, np.random.default_rng(seed)) for seed in (0, 0, 1))
 
     assert first.dtype == np.uint8
     assert first.shape == images.shape
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, later)
+    np.testing.assert_array_equal(images, before)
 
 
-def test_nothing_but_rectangles_is_overwritten_in_the_share_of_images_that_the_recipe_says(
-    sample: tuple[Array, Array],
-) -> None:
-    images, targets = np.zeros((400, 28, 28), np.uint8), np.eye(10, dtype=np.float32)[sample[1][:400]]
+def test_an_image_is_moved_in_each_direction_and_mirrored_as_often_as_the_recipe_says() -> None:
+    images = np.zeros((2000, 28, 28), np.uint8)
+    images[:, 10, 10] = 200
+    recipe = replace(read_recipe("base", "long"), shift=2, mirrored=0.25, erased=0.0)
+
+    changed = augmented(images, recipe, np.random.default_rng(0))
+
+    counts = np.count_nonzero(changed, axis=0)
+    assert counts.sum() == len(images)  # each keeps its pixel
+    assert (counts > 0).sum() == 2 * 5 * 5
+    assert (counts[8:13, 8:13] > 0).all()
+    assert (counts[8:13, 15:20] > 0).all()  # the mirror image of column 10 is column 17
+    assert counts[:, 15:20].sum() / len(images) == pytest.approx(0.25, abs=0.05)
+
+
+def test_nothing_but_rectangles_is_overwritten_in_the_share_of_images_that_the_recipe_says() -> None:
+    images = np.zeros((400, 28, 28), np.uint8)
     recipe = replace(read_recipe("base", "long"), erased=0.5)
 
-    changed = np.concatenate([batch.numpy() for batch, _ in augmented(images, targets, recipe, 0)])
+    changed = augmented(images, recipe, np.random.default_rng(0))
 
     erased = changed[changed.any(axis=(1, 2))]
     assert 0.4 < len(erased) / len(images) < 0.6
@@ -131,18 +144,31 @@ def test_nothing_but_rectangles_is_overwritten_in_the_share_of_images_that_the_r
         assert np.mean(inside > 0) > 0.8  # of random grey levels few are 0
 
 
-def test_a_teacher_gives_its_share_of_the_targets(sample: tuple[Array, Array]) -> None:
-    images, targets = sample[0][:32], np.eye(10, dtype=np.float32)[sample[1][:32]]
-    recipe = replace(read_recipe("tiny", "long"), teaching=0.75)
-    teacher = Exported(export_onnx(build_network("tiny")))
+def test_a_teacher_gives_its_share_of_the_targets() -> None:
+    targets = np.eye(2, dtype=np.float32)
+    answers = np.array([[0.5, 0.5], [0.75, 0.25]], np.float32)
 
-    batches = list(augmented(images, targets, recipe, 0, teacher))
+    np.testing.assert_allclose(taught(targets, answers, 0.75), [[0.625, 0.375], [0.5625, 0.4375]])
 
-    for changed, taught in batches:
-        answers = teacher.predict(changed.numpy())
-        np.testing.assert_allclose(taught.numpy().max(axis=1) >= 0.25, True)
-        rest = (taught.numpy() - 0.75 * answers) / 0.25
-        np.testing.assert_allclose(np.sort(rest, axis=1)[:, :-1], 0, atol=1e-5)
+
+def test_what_a_teacher_says_of_the_changed_images_is_learned_and_not_their_labels(
+    sample: tuple[Array, Array],
+) -> None:
+    images, labels = sample[0][:150], np.zeros(150, np.int64)
+    labels[hold_out(150)[1]] = 8
+    recipe = replace(read_recipe("tiny", "short"), teaching=1.0)
+
+    class AlwaysBag:
+        version = "always a bag"
+
+        def predict(self, images: Array) -> Array:
+            assert images.dtype == np.uint8
+            return np.tile(np.eye(len(LABELS), dtype=np.float32)[8], (len(images), 1))
+
+    _, state = train(images, labels, "tiny", recipe, teacher=AlwaysBag())  # type: ignore[arg-type]
+
+    assert max(state.accuracies) == 1.0
+    assert "teacher always a bag" in state.recipe
 
 
 # --- evaluation ------------------------------------------------------------------------------------
@@ -280,7 +306,8 @@ def test_a_card_shows_the_speed_of_the_version_that_was_timed_and_of_no_other(tm
     untimed = card.read_text(encoding="utf-8")
 
     speed = measure(tmp_path, rounds=1, seconds=0.01)
-    (tmp_path / "speed.json").write_text(json.dumps(speed), encoding="utf-8")
+    elsewhere = {**speed, "machine": "a faster machine", "batch": 7}
+    (tmp_path / "speed.json").write_text(json.dumps([speed, elsewhere]), encoding="utf-8")
     write_cards(tmp_path)
     timed = card.read_text(encoding="utf-8")
     facts = Facts.read(tmp_path, "fashion-tiny")
@@ -289,6 +316,8 @@ def test_a_card_shows_the_speed_of_the_version_that_was_timed_and_of_no_other(tm
 
     assert [row["name"] for row in speed["rows"]] == ["fashion-tiny", YARDSTICK]
     assert f"**{speed['rows'][0]['images_per_second']:,} images a second**" in timed
+    assert "in batches of 100, on " in timed
+    assert "in batches of 7, on a faster machine" in timed
     assert (tmp_path / "accuracy-speed.png").exists()
     for other in (untimed, card.read_text(encoding="utf-8")):
         assert "images a second" not in other
