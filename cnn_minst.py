@@ -199,17 +199,17 @@ class CNNFashion:
         if plan.epochs < 1:
             raise ValueError(f"epochs is {epochs}, expected at least 1")
         own = trainX is not None or trainY is not None
+        exports = keras.config.backend() == "tensorflow"
+        if checkpoints is None and not (own or exports):
+            raise ValueError(
+                f"Keras is on {keras.config.backend()}, where it writes no ONNX file: expected checkpoints=FOLDER, "
+                "from which the same call on TensorFlow makes the files"
+            )
         (X, Y), test = (checked(trainX, trainY), None) if own else load_data(data)
         if len(X) < 2:
             raise ValueError("1 image came, expected at least 2: one to train with, one held out")
         teacher = Exported.read(Path(models) / f"{file_name(plan.teacher)}.onnx") if plan.teacher else None
         checkpoint = Path(checkpoints) / f"{self.name}.npz" if checkpoints is not None else None
-        exports = keras.config.backend() == "tensorflow"
-        if not exports and checkpoint is None:
-            raise ValueError(
-                f"Keras is on {keras.config.backend()}, where it writes no ONNX file: expected checkpoints=FOLDER, "
-                "from which the same call on TensorFlow makes the files"
-            )
 
         self.network, state = train(X, Y, self.size, plan, teacher=teacher, checkpoint=checkpoint)
 
@@ -224,9 +224,10 @@ class CNNFashion:
             f"CNNFashion({size}).fit({', '.join(options)})", steps, len(kept), len(held_out), state.accuracies
         )
         print(self.report)
+        if test is None:
+            return
         if not exports:
             print(f"{checkpoint}: all epochs are done; the same call on TensorFlow makes the files")
-        if test is None or not exports:
             return
         exported = self._exported()
         evaluation = evaluate(exported.predict(test[0]), test[1])

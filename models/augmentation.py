@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -35,9 +33,11 @@ def augmented(images: Images, recipe: Recipe, rng: np.random.Generator) -> Image
 def rectangles(count: int, pixels: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     """Booleans (count, pixels, pixels): in each image a rectangle somewhere is true."""
 
-    def spans() -> Any:  # (count, pixels)
+    def spans() -> npt.NDArray[np.bool_]:  # (count, pixels)
         sides = rng.uniform(*SIDES, size=(count, 1))
         starts = rng.random((count, 1)) * (pixels - sides)
-        return (np.arange(pixels) >= starts) & (np.arange(pixels) < starts + sides)
+        within: npt.NDArray[np.bool_] = (starts <= np.arange(pixels)) & (np.arange(pixels) < starts + sides)
+        return within
 
-    return spans()[:, :, np.newaxis] & spans()[:, np.newaxis, :]  # type: ignore[no-any-return]
+    rows, columns = spans(), spans()
+    return rows[:, :, np.newaxis] & columns[:, np.newaxis, :]

@@ -89,30 +89,11 @@ def train(
     a `checkpoint` file, the state is written there after each epoch, and a call that finds one goes on from it, to
     the same weights. `ValueError` when it is that of another recipe.
     """
-    keras.utils.set_random_seed(SEED)
-    on_tensorflow = keras.config.backend() == "tensorflow"
-    if on_tensorflow:
-        import tensorflow as tf  # not at the top: where JAX computes, there may be none
-
-        tf.config.experimental.enable_op_determinism()
+    make_repeatable()
     kept, held_out = hold_out(len(images))
     recipe = replace(recipe, batch=max(1, min(recipe.batch, len(kept) // FEWEST_STEPS)))
     targets = np.eye(len(LABELS), dtype=np.float32)[labels]  # (N, 10)
-    steps = math.ceil(len(kept) / recipe.batch)  # in an epoch
-    settled = (
-        recipe.epochs * steps / (recipe.epochs * steps + 10)
-    )  # so that means settle in a short training too
-    network = build_network(size)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(0.99, settled)
-    network.compile(
-        optimizer(replace(recipe, average=min(recipe.average, settled)), steps),
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.smoothing),
-        metrics=["accuracy"],
-        jit_compile=not on_tensorflow,  # whose compiled step is no faster on a CPU, and compiling takes its time
-    )
-    network.optimizer.build(network.trainable_variables)
+    network = compiled(size, recipe, steps=math.ceil(len(kept) / recipe.batch))
     variables = [*network.variables, *network.optimizer.variables]
     whole = repr(recipe) if teacher is None else f"{recipe!r}, teacher {teacher.version}"
     if checkpoint is not None and checkpoint.exists():
@@ -155,6 +136,34 @@ def train(
             state.write(checkpoint)
     judged.set_weights(state.best)
     return judged, state
+
+
+def make_repeatable() -> None:
+    """Set all random seeds, and let TensorFlow, where it computes, add in the same order each time."""
+    keras.utils.set_random_seed(SEED)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf  # not at the top: where JAX computes, there may be none
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def compiled(size: str, recipe: Recipe, steps: int) -> Any:
+    """A network with random weights, to be trained as the recipe says; `steps` make an epoch."""
+    network = build_network(size)
+    all_steps = recipe.epochs * steps
+    settled = all_steps / (all_steps + 10)  # in a short training too, averages forget where it began
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(0.99, settled)
+    network.compile(
+        optimizer(replace(recipe, average=min(recipe.average, settled)), steps),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.smoothing),
+        metrics=["accuracy"],
+        # TensorFlow's compiled step is no faster on a CPU, and compiling takes its time.
+        jit_compile=keras.config.backend() != "tensorflow",
+    )
+    network.optimizer.build(network.trainable_variables)
+    return network
 
 
 def taught(targets: Probabilities, answers: Probabilities, share: float) -> Probabilities:

@@ -407,7 +407,6 @@ def test_tensorflow_makes_the_files_of_a_training_on_jax(
     sample: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_idx(tmp_path / "data", sample[0][:150], sample[1][:150])
-    options = f"epochs=2, data={str(data)!r}, checkpoints={str(tmp_path)!r}"
     code = f"""
 import sys
 class WithoutTensorFlow:
@@ -416,8 +415,8 @@ class WithoutTensorFlow:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, WithoutTensorFlow())
 from cnn_minst import CNNFashion
-CNNFashion("tiny").fit({options})
-CNNFashion("tiny").fit()
+CNNFashion("tiny").fit(epochs=2, data={str(data)!r}, checkpoints={str(tmp_path)!r})
+CNNFashion("tiny").fit(epochs=2, data={str(data)!r})
 """
     on_jax = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
