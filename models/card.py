@@ -225,8 +225,8 @@ def _is_timed(facts: Facts, timed: dict[str, dict[str, Any]]) -> bool:
 def _one_speed(row: dict[str, Any], yardstick: int, run: dict[str, Any]) -> str:
     return f"""\
 **{row["images_per_second"]:,} images a second** in batches of {run["batch"]}, on {run["machine"]};
-{row["on_one_thread"]:,} on one thread, {run["batch_on_one_thread"]} images a run, as replier.py has it
-({run["runtime"]}). That is {row["images_per_second"] / yardstick:.2f} times the {yardstick:,} of a plain network
+{row["on_one_thread"]:,} on one thread, {run["batch_on_one_thread"]} images a run ({run["runtime"]}).
+That is {row["images_per_second"] / yardstick:.2f} times the {yardstick:,} of a plain network
 with {run["yardstick"]}, timed in turns with it (`python3 -m models.speed`).
 """
 

@@ -59,7 +59,7 @@ TWO_CONVOLUTIONS_WEIGHTS = {
     "b4": (10,),
 }
 BATCH = 100  # images
-BATCH_ON_ONE_THREAD = 40  # images; what a replier puts into one run
+BATCH_ON_ONE_THREAD = 64  # images; what a replier puts into one run
 ROUNDS = 9
 SECONDS = 0.3  # for one network, in one round
 
