@@ -3,7 +3,7 @@
     >>> from cnn_minst import CNNFashion
     >>> cf = CNNFashion()            # or CNNFashion("tiny"), which is faster, or CNNFashion("large")
     >>> cf.fit()                     # Fashion-MNIST; writes models/fashion.keras, fashion.onnx and the card
-    >>> cf.fit(recipe="long")        # the same with the recipe that the shipped networks are made by: an hour
+    >>> cf.fit(recipe="long")        # the same with the recipe that the shipped networks are made by: an hour or more
     >>> cf.fit(trainX, trainY)       # images (N, 28, 28), labels (N,) of your own; writes nothing
     >>> cf.evaluate()                # accuracy on the 10,000 test images
     >>> labels, probabilities = cf.predict(images)
@@ -172,7 +172,7 @@ class CNNFashion:
     ) -> None:
         """Train a new network with Keras's progress bar, and keep the weights of its best epoch.
 
-        `recipe` is "short" (minutes on two cores) or "long" (an hour: what the shipped networks are made by);
+        `recipe` is "short" (minutes on two cores) or "long" (an hour or more: what the shipped networks are made by);
         `epochs` replaces its number of epochs. The best epoch is the one with the highest accuracy on a
         twelfth of the training images, held out for that; test images are not looked at before the end.
 
@@ -183,8 +183,8 @@ class CNNFashion:
         shipped network stays what its card says. `save` writes it, with a card that claims no accuracy.
 
         With a folder `checkpoints`, a training that was stopped goes on where it was after its last whole
-        epoch, also on another machine. Keras on JAX (`KERAS_BACKEND=jax`) needs one: it trains, on a GPU where
-        there is one, and the same call on TensorFlow goes on from there to the files and the card.
+        epoch, also on another machine. Without images, Keras on JAX (`KERAS_BACKEND=jax`) needs one: it trains, on
+        a GPU where there is one, and the same call on TensorFlow goes on from there to the files and the card.
 
         A recipe with a teacher takes the one that is in the folder `models`, and is refused with
         `FileNotFoundError` if none is.

@@ -137,7 +137,7 @@ def _recipe(report: Report) -> str:
     >>> from cnn_minst import CNNFashion
     >>> {report.call}
 
-made it. On one machine, TensorFlow gives the same weights each time; `models/recipes/` may have moved on since:
+made it. On one machine, TensorFlow gives the same weights each time; code and recipe may have moved on since:
 {report.recipe}
 In this training, {report}.
 """

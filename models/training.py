@@ -35,7 +35,7 @@ class State:
     """Where a training is: all that it needs to go on as if it had not stopped."""
 
     recipe: str
-    devices: str  # what computed it, as "tensorflow (cpu:0)"
+    devices: str  # what it began on, as "tensorflow (cpu:0)"
     accuracies: list[float]  # of the averaged weights, after each epoch
     variables: Weights  # of the network and of its optimizer, which averages them
     best: Weights
