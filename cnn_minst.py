@@ -36,7 +36,7 @@ from models.evaluation import evaluate
 from models.export import Exported, export_onnx, version_of
 from models.recipe import read_recipe
 from models.robustness import robustness
-from models.training import hold_out, train
+from models.training import Teacher, hold_out, train
 from models.vocabulary import LABELS, Images, Labels, Probabilities, file_name
 
 __all__ = ["LABELS", "MODELS", "CNNFashion", "KerasClassifier", "load_data"]
@@ -148,7 +148,7 @@ class CNNFashion:
     """A network that tells ten kinds of clothes apart. `fit` or `load` gives it its weights.
 
     `size` is "base", which `replier.py` serves by default, "tiny", which is faster, or "large", which is
-    right most often. Raises `ValueError` for another one.
+    right most often; "wide" is what "large" learns from, and is not shipped. Raises `ValueError` for another one.
     """
 
     def __init__(self, size: str = "base") -> None:
@@ -186,8 +186,8 @@ class CNNFashion:
         epoch, also on another machine. Without images, Keras on JAX (`KERAS_BACKEND=jax`) needs one: it trains, on
         a GPU where there is one, and the same call on TensorFlow goes on from there to the files and the card.
 
-        A recipe with a teacher takes the one that is in the folder `models`, and is refused with
-        `FileNotFoundError` if none is.
+        A recipe with a teacher takes the one that is in the folder `models`, or, on JAX, in `checkpoints`, and is
+        refused with `FileNotFoundError` if none is.
 
         The same call on TensorFlow gives the same weights on the same machine: the random seeds of Python, NumPy and
         TensorFlow are set, and TensorFlow is made deterministic for the rest of the process. Raises
@@ -208,7 +208,7 @@ class CNNFashion:
         (X, Y), test = (checked(trainX, trainY), None) if own else load_data(data)
         if len(X) < 2:
             raise ValueError("1 image came, expected at least 2: one to train with, one held out")
-        teacher = Exported.read(Path(models) / f"{file_name(plan.teacher)}.onnx") if plan.teacher else None
+        teacher = _read_teacher(plan.teacher, Path(models), checkpoints) if plan.teacher else None
         checkpoint = Path(checkpoints) / f"{self.name}.npz" if checkpoints is not None else None
 
         self.network, state = train(X, Y, self.size, plan, teacher=teacher, checkpoint=checkpoint)
@@ -227,6 +227,7 @@ class CNNFashion:
         if test is None:
             return
         if not exports:
+            self.network.save(Path(checkpoints or "") / f"{self.name}.keras")
             print(f"{checkpoint}: all epochs are done; the same call on TensorFlow makes the files")
             return
         exported = self._exported()
@@ -343,6 +344,23 @@ def load_network(path: str | Path) -> Any:
     if shapes != ((None, 28, 28), (None, len(LABELS))):
         raise ValueError(f"{path}: from {shapes[0]} to {shapes[1]}, expected (None, 28, 28) to (None, 10)")
     return network
+
+
+def _read_teacher(size: str, models: Path, checkpoints: str | Path | None) -> Teacher:
+    """The network of a size that another one learns from. Errors as `load_network`'s."""
+    on_jax = keras.config.backend() == "jax"
+    path = models / f"{file_name(size)}.{'keras' if on_jax else 'onnx'}"
+    if on_jax and checkpoints is not None and (Path(checkpoints) / path.name).is_file():
+        path = Path(checkpoints) / path.name  # where a training on JAX leaves it
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{path}: no such file: CNNFashion("{size}").fit(recipe="long") makes the teacher'
+        )
+    if not on_jax:
+        return Exported.read(path)
+    from models.on_jax import OnDevice  # not at the top: where TensorFlow computes, there may be no JAX
+
+    return OnDevice(load_network(path), size)
 
 
 # --- serving ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Changed training images: moved, mirrored, partly overwritten. A training sees others in each epoch."""
+"""Changed training images: moved, mirrored, mixed, partly overwritten. A training sees others in each epoch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 from models.recipe import Recipe
-from models.vocabulary import Images
+from models.vocabulary import Images, Probabilities
 
-SIDES = (6, 14)  # pixels: the shortest and the longest side of what is overwritten
+SHORTEST = 6  # pixels, of a side of what is overwritten
 
 
-def augmented(images: Images, recipe: Recipe, rng: np.random.Generator) -> Images:
-    """Images, uint8 (N, 28, 28), each changed as the recipe says by random numbers of its own."""
+def augmented(
+    images: Images, targets: Probabilities, recipe: Recipe, rng: np.random.Generator
+) -> tuple[Images, Probabilities]:
+    """Images, uint8 (N, 28, 28), each changed as the recipe says by random numbers of its own, and their targets.
+
+    Targets (N, 10) stay as they are, but for those of mixed images.
+    """
     count, pixels = len(images), images.shape[1]
     shift = recipe.shift
 
@@ -24,17 +29,36 @@ def augmented(images: Images, recipe: Recipe, rng: np.random.Generator) -> Image
     mirrored = rng.random(count) < recipe.mirrored
     changed[mirrored] = changed[mirrored, :, ::-1]
 
+    changed, targets = mixed(changed, targets, recipe.mixed, rng)
+
     erased = np.flatnonzero(rng.random(count) < recipe.erased)
     noise = rng.integers(256, size=(len(erased), pixels, pixels), dtype=np.uint8)
-    changed[erased] = np.where(rectangles(len(erased), pixels, rng), noise, changed[erased])
-    return changed
+    changed[erased] = np.where(rectangles(len(erased), pixels, recipe.longest, rng), noise, changed[erased])
+    return changed, targets
 
 
-def rectangles(count: int, pixels: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Booleans (count, pixels, pixels): in each image a rectangle somewhere is true."""
+def mixed(
+    images: Images, targets: Probabilities, share: float, rng: np.random.Generator
+) -> tuple[Images, Probabilities]:
+    """A share of the images and of their targets mixed, in any proportion, with those of another image.
+
+    mixup, with its alpha at 1 (https://arxiv.org/abs/1710.09412).
+    """
+    chosen = np.flatnonzero(rng.random(len(images)) < share)
+    others = rng.integers(len(images), size=len(chosen))
+    part = rng.random(len(chosen), dtype=np.float32)[:, np.newaxis]  # of the other
+    mixed_images, mixed_targets = images.copy(), targets.copy()
+    mixed_targets[chosen] += part * (targets[others] - targets[chosen])
+    pixels = part[:, :, np.newaxis]
+    mixed_images[chosen] = np.rint((1 - pixels) * images[chosen] + pixels * images[others])
+    return mixed_images, mixed_targets
+
+
+def rectangles(count: int, pixels: int, longest: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Booleans (count, pixels, pixels): in each image a rectangle somewhere is true, its sides at most `longest`."""
 
     def spans() -> npt.NDArray[np.bool_]:  # (count, pixels)
-        sides = rng.uniform(*SIDES, size=(count, 1))
+        sides = rng.uniform(SHORTEST, longest, size=(count, 1))
         starts = rng.random((count, 1)) * (pixels - sides)
         within: npt.NDArray[np.bool_] = (starts <= np.arange(pixels)) & (np.arange(pixels) < starts + sides)
         return within

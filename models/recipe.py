@@ -23,24 +23,28 @@ class Recipe:
     smoothing: float  # of the labels
     shift: int  # pixels
     mirrored: float  # share of the images
+    mixed: float  # share of the images
     erased: float  # share of the images
+    longest: int  # pixels, of a side of what is erased
     average: float  # how much of the averaged weights is kept in a step
     teacher: str  # size of the network whose answers are learned; "" for none
     teaching: float  # share of the targets that the teacher gives
+    both_sides: bool  # whether it is asked about the mirror image too
 
     def __str__(self) -> str:
         lines = [
             f"{self.epochs} epochs in batches of {self.batch}; images moved by up to {self.shift} pixels, "
             f"{self.mirrored:.0%} of them mirrored,",
-            f"a rectangle of noise in {self.erased:.0%}; {NAMES[self.optimizer]}, its learning rate up to "
-            f"{self.learning_rate} in the first epoch and then down along a cosine,",
+            f"{self.mixed:.0%} mixed with another one, a rectangle of noise of up to {self.longest} pixels a side "
+            f"in {self.erased:.0%};",
+            f"{NAMES[self.optimizer]}, its learning rate up to {self.learning_rate} in the first epoch and then down "
+            "along a cosine,",
             f"weight decay {self.weight_decay}; labels smoothed by {self.smoothing}; weights averaged "
             f"({self.average} kept in a step).",
         ]
         if self.teacher:
-            lines.append(
-                f"{self.teaching:.0%} of each target is what `{self.teacher}` says of the same image."
-            )
+            asked = "the same image and its mirror image" if self.both_sides else "the same image"
+            lines.append(f"{self.teaching:.0%} of each target is what `{self.teacher}` says of {asked}.")
         return "\n".join(lines)
 
 

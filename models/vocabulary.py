@@ -14,6 +14,7 @@ LABELS = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 SIZES = ("tiny", "base", "large")  # of networks, from the fastest to the most accurate
+TEACHER = "wide"  # a size that large learns from, and that is not shipped
 
 
 def file_name(size: str) -> str:
@@ -21,6 +22,7 @@ def file_name(size: str) -> str:
 
     Raises `ValueError` for a size that there is not.
     """
-    if size not in SIZES:
-        raise ValueError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
+    known = (*SIZES, TEACHER)
+    if size not in known:
+        raise ValueError(f"size is {size!r}, expected one of {', '.join(known)}")
     return "fashion" if size == "base" else f"fashion-{size}"

@@ -35,8 +35,12 @@ TRIED = {
     "python3 -m imagebus.broker": "test_the_commands_work_as_printed",
     "python3 tools/install.py google": "make test, with more groups",
     "KERAS_BACKEND=jax python3 -c 'from cnn_minst import CNNFashion; "
-    'CNNFashion("large").fit(recipe="long", checkpoints="checkpoints")\'': (
+    'CNNFashion("wide").fit(recipe="long", checkpoints="checkpoints")\'': (
         "test_tensorflow_makes_the_files_of_a_training_on_jax, of another size and shorter"
+    ),
+    "KERAS_BACKEND=jax python3 -c 'from cnn_minst import CNNFashion; "
+    'CNNFashion("large").fit(recipe="long", checkpoints="checkpoints")\'': (
+        "test_on_jax_a_network_learns_from_the_one_that_was_trained_there_before, of other sizes and shorter"
     ),
     "python3 requestor.py -f google.json -t1 requests -t2 replies -c google": "test_the_other_clouds_commands_work",
     "python3 replier.py   -f google.json -t1 requests -t2 replies -c google": "test_the_other_clouds_commands_work",

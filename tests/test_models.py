@@ -16,18 +16,19 @@ import pytest
 from cnn_minst import CNNFashion
 from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
-from models.augmentation import augmented
+from models.augmentation import augmented, mixed
 from models.card import Facts, Report, write_card
 from models.card import main as write_cards
 from models.evaluation import evaluate
 from models.export import Exported, export_onnx
-from models.networks import build_network
+from models.networks import build_for_training, build_network
 from models.quantization import of_some_columns
 from models.recipe import read_recipe
 from models.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
 from models.speed import YARDSTICK, measure, two_convolutions
-from models.training import State, hold_out, taught, train
-from models.vocabulary import LABELS, SIZES
+from models.training import State, averaged, compiled, epoch_by_fit, hold_out, judgement, taught, train
+from models.vocabulary import LABELS, SIZES, TEACHER
+from tests.on_jax import run_on_jax
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
@@ -41,10 +42,14 @@ def sample() -> tuple[Array, Array]:
         return arrays["images"], arrays["labels"].astype(np.int64)
 
 
+def one_hot(labels: Array) -> Array:
+    return np.eye(len(LABELS), dtype=np.float32)[labels]
+
+
 # --- networks and recipes --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, TEACHER])
 def test_each_size_has_a_network_and_both_recipes(size: str) -> None:
     network = build_network(size)
 
@@ -53,7 +58,7 @@ def test_each_size_has_a_network_and_both_recipes(size: str) -> None:
     assert read_recipe(size, "short").epochs < read_recipe(size, "long").epochs
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, TEACHER])
 def test_the_channels_of_all_convolutions_are_multiples_of_sixteen(size: str) -> None:
     channels = [
         layer.filters for layer in build_network(size).layers if isinstance(layer, keras.layers.Conv2D)
@@ -101,17 +106,23 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_name(tmp_path: Path) -> No
 def test_changed_images_are_the_same_for_the_same_random_numbers_and_others_for_the_next(
     sample: tuple[Array, Array],
 ) -> None:
-    images = sample[0][:64]
-    before = images.copy()
-    recipe = read_recipe("base", "long")
+    images, targets = sample[0][:64], one_hot(sample[1][:64])
+    before = images.copy(), targets.copy()
+    recipe = replace(read_recipe("base", "long"), mixed=0.5)
 
-    first, again, later = (augmented(images, recipe, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    first, again, later = (
+        augmented(images, targets, recipe, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
 
-    assert first.dtype == np.uint8
-    assert first.shape == images.shape
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, later)
-    np.testing.assert_array_equal(images, before)
+    given: tuple[Array, ...] = images, targets
+    for place, array in enumerate(given):
+        made, same, other = first[place], again[place], later[place]
+        assert made.dtype == array.dtype
+        assert made.shape == array.shape
+        np.testing.assert_array_equal(made, same)
+        assert not np.array_equal(made, other)
+    np.testing.assert_array_equal(images, before[0])
+    np.testing.assert_array_equal(targets, before[1])
 
 
 def test_an_image_is_moved_in_each_direction_and_mirrored_as_often_as_the_recipe_says() -> None:
@@ -119,7 +130,7 @@ def test_an_image_is_moved_in_each_direction_and_mirrored_as_often_as_the_recipe
     images[:, 10, 10] = 200
     recipe = replace(read_recipe("base", "long"), shift=2, mirrored=0.25, erased=0.0)
 
-    changed = augmented(images, recipe, np.random.default_rng(0))
+    changed, _ = augmented(images, one_hot(np.zeros(2000, np.int64)), recipe, np.random.default_rng(0))
 
     counts = np.count_nonzero(changed, axis=0)
     assert counts.sum() == len(images)  # each keeps its pixel
@@ -131,9 +142,10 @@ def test_an_image_is_moved_in_each_direction_and_mirrored_as_often_as_the_recipe
 
 def test_nothing_but_rectangles_is_overwritten_in_the_share_of_images_that_the_recipe_says() -> None:
     images = np.zeros((400, 28, 28), np.uint8)
-    recipe = replace(read_recipe("base", "long"), erased=0.5)
+    targets = one_hot(np.zeros(400, np.int64))
+    recipe = replace(read_recipe("base", "long"), erased=0.5, longest=14)
 
-    changed = augmented(images, recipe, np.random.default_rng(0))
+    changed, answers = augmented(images, targets, recipe, np.random.default_rng(0))
 
     erased = changed[changed.any(axis=(1, 2))]
     assert 0.4 < len(erased) / len(images) < 0.6
@@ -142,6 +154,85 @@ def test_nothing_but_rectangles_is_overwritten_in_the_share_of_images_that_the_r
         inside = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         assert max(inside.shape) <= 15
         assert np.mean(inside > 0) > 0.8  # of random grey levels few are 0
+    np.testing.assert_array_equal(answers, targets)
+
+
+def test_an_image_and_its_target_are_mixed_with_another_one_in_the_same_proportion() -> None:
+    grey = np.repeat(np.array([0, 200], np.uint8), 1000)  # the images of each class have one grey level
+    images = np.broadcast_to(grey[:, np.newaxis, np.newaxis], (2000, 28, 28))
+    targets = one_hot((grey > 0).astype(np.int64))
+
+    changed, answers = mixed(images, targets, 0.5, np.random.default_rng(0))
+
+    of_two = (answers[:, 0] > 0) & (answers[:, 1] > 0)
+    assert np.mean(of_two) == pytest.approx(0.25, abs=0.03)  # every second other is of the same class
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(changed[:, 0, 0], 200 * answers[:, 1], atol=0.51)
+    assert (changed == changed[:, :1, :1]).all()
+    low, high = np.quantile(answers[of_two, 1], (0.25, 0.75))
+    assert (low, high) == (pytest.approx(0.25, abs=0.06), pytest.approx(0.75, abs=0.06))
+
+
+def test_an_epoch_goes_on_from_the_last_weights_and_not_from_the_averaged_ones(
+    sample: tuple[Array, Array],
+) -> None:
+    images, targets = sample[0][:64], one_hot(sample[1][:64])
+    recipe = replace(read_recipe("tiny", "short"), batch=16, epochs=4, average=0.99)
+    network = compiled("tiny", recipe, steps=4)
+    first = network.trainable_variables[0].numpy()
+
+    epoch_by_fit(network, recipe)(0, images, targets)
+    last = network.get_weights()
+    average = averaged(network)
+
+    moved = [np.abs(weights[0] - first).max() for weights in (last, average)]
+    assert moved[1] < 0.9 * moved[0]
+    for weights, kept in zip(network.get_weights(), last, strict=True):
+        np.testing.assert_array_equal(weights, kept)
+
+
+def test_an_epoch_on_jax_is_the_epoch_of_kerass_fit() -> None:
+    done = run_on_jax("""
+import keras
+import numpy as np
+from dataclasses import replace
+from models.on_jax import epoch_on_jax
+from models.recipe import read_recipe
+from models.training import compiled, epoch_by_fit
+
+rng = np.random.default_rng(0)
+images, targets = rng.integers(256, size=(70, 28, 28), dtype=np.uint8), rng.random((70, 10), np.float32)
+recipe = replace(read_recipe("tiny", "short"), batch=32, epochs=2)  # the last batch has six images
+trained = []
+for epoch_of in (epoch_by_fit, epoch_on_jax):
+    keras.utils.set_random_seed(0)
+    network = compiled("tiny", recipe, steps=3)
+    for epoch in range(2):
+        epoch_of(network, recipe)(epoch, images, targets)
+    trained.append([np.asarray(each.value) for each in (*network.variables, *network.optimizer.variables)])
+for by_fit, on_jax in zip(*trained, strict=True):
+    np.testing.assert_allclose(on_jax, by_fit, rtol=1e-3, atol=1e-3)
+""")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Epoch 2/2") == 2
+
+
+def test_on_a_gpu_a_network_multiplies_in_bfloat16_and_keeps_its_weights_in_floats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
+    on_gpu = build_for_training("tiny")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    on_cpu = build_for_training("tiny")
+
+    convolutions = [
+        next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
+        for network in (on_gpu, on_cpu)
+    ]
+    assert [layer.compute_dtype for layer in convolutions] == ["bfloat16", "float32"]
+    assert {str(weights.dtype) for weights in on_gpu.get_weights()} == {"float32"}
+    assert on_gpu.output.dtype == "float32"
 
 
 def test_a_teacher_gives_its_share_of_the_targets() -> None:
@@ -149,6 +240,20 @@ def test_a_teacher_gives_its_share_of_the_targets() -> None:
     answers = np.array([[0.5, 0.5], [0.75, 0.25]], np.float32)
 
     np.testing.assert_allclose(taught(targets, answers, 0.75), [[0.625, 0.375], [0.5625, 0.4375]])
+
+
+def test_a_teacher_can_be_asked_about_the_mirror_image_too() -> None:
+    class BrightnessOfTheLeft:
+        version = "1"
+
+        def predict(self, images: Array) -> Array:
+            return images[:, 0, :1].astype(np.float32)
+
+    images = np.zeros((2, 28, 28), np.uint8)
+    images[0, :, 0], images[1, :, -1] = 100, 50
+
+    np.testing.assert_array_equal(judgement(BrightnessOfTheLeft(), images, both_sides=False), [[100], [0]])
+    np.testing.assert_array_equal(judgement(BrightnessOfTheLeft(), images, both_sides=True), [[50], [25]])
 
 
 def test_what_a_teacher_says_of_the_changed_images_is_learned_and_not_their_labels(
