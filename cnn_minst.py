@@ -36,7 +36,8 @@ from models.evaluation import evaluate
 from models.export import Exported, export_onnx, version_of
 from models.recipe import read_recipe
 from models.robustness import robustness
-from models.training import Teacher, hold_out, train
+from models.teaching import Teacher
+from models.training import hold_out, train
 from models.vocabulary import LABELS, Images, Labels, Probabilities, file_name
 
 __all__ = ["LABELS", "MODELS", "CNNFashion", "KerasClassifier", "load_data"]

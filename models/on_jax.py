@@ -7,7 +7,7 @@ batches of 500.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,10 +15,7 @@ import numpy as np
 from models.export import version_of
 from models.networks import build_for_training
 from models.recipe import Recipe
-from models.vocabulary import Images, Probabilities
-
-if TYPE_CHECKING:
-    from models.training import TrainEpoch
+from models.vocabulary import Images, Probabilities, TrainEpoch
 
 PREDICTED = 500  # images at a time
 

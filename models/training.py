@@ -7,10 +7,9 @@ the file of a training that was stopped, are the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,24 +19,15 @@ from models.augmentation import augmented
 from models.networks import build_for_training, build_network
 from models.optimizer import optimizer
 from models.recipe import Recipe
-from models.vocabulary import LABELS, Images, Labels, Probabilities
+from models.teaching import Teacher, judgement, taught
+from models.vocabulary import LABELS, Images, Labels, Probabilities, TrainEpoch
 
 SEED = 2017  # the year of Fashion-MNIST; any other number does
 HELD_OUT = 1 / 12  # of the training images, to choose the best epoch by: 5,000 of 60,000
 FEWEST_STEPS = 16  # in an epoch: of few images, smaller batches are made
 
 Weights = list[npt.NDArray[Any]]
-TrainEpoch = Callable[[int, Images, Probabilities], None]  # of the number of an epoch, its images and targets
 GROUPS = ("variables", "best")
-
-
-class Teacher(Protocol):
-    """A trained network that another one learns from."""
-
-    version: str
-
-    def predict(self, images: Images) -> Probabilities:
-        """Probabilities, float32 (N, 10), of uint8 images (N, 28, 28)."""
 
 
 @dataclass
@@ -194,22 +184,6 @@ def epoch_by_fit(network: Any, recipe: Recipe) -> TrainEpoch:
         network.set_weights(last)  # `fit` leaves the averaged ones, from which the training would go on
 
     return train_epoch
-
-
-def judgement(teacher: Teacher, images: Images, *, both_sides: bool) -> Probabilities:
-    """What a teacher says of images (N, 28, 28): (N, 10); with `both_sides` the mean with that of their mirror images.
-
-    So it is right more often: the one of the shipped large in 96.12 % of the held-out images for 95.90 %.
-    """
-    if not both_sides:
-        return teacher.predict(images)
-    both: Probabilities = (teacher.predict(images) + teacher.predict(images[:, :, ::-1])) * np.float32(0.5)
-    return both
-
-
-def taught(targets: Probabilities, answers: Probabilities, share: float) -> Probabilities:
-    """Targets (N, 10) of which a teacher's answers, to the same changed images, make up a share."""
-    return (1 - share) * targets + share * answers
 
 
 def averaged(network: Any) -> Weights:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 Images = npt.NDArray[np.uint8]  # (N, 28, 28), whole grey levels, 0 is the background
 Labels = npt.NDArray[np.int64]  # (N,), positions in LABELS
 Probabilities = npt.NDArray[np.float32]  # (N, 10), rows sum to 1
+TrainEpoch = Callable[[int, Images, Probabilities], None]  # of an epoch, from 0: its images and their targets
 
 LABELS = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

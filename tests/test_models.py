@@ -26,7 +26,8 @@ from models.quantization import of_some_columns
 from models.recipe import read_recipe
 from models.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
 from models.speed import YARDSTICK, measure, two_convolutions
-from models.training import State, averaged, compiled, epoch_by_fit, hold_out, judgement, taught, train
+from models.teaching import judgement, taught
+from models.training import State, averaged, compiled, epoch_by_fit, hold_out, train
 from models.vocabulary import LABELS, SIZES, TEACHER
 from tests.on_jax import run_on_jax
 
