@@ -53,7 +53,7 @@ def draw_speed(points: dict[str, tuple[float, float]], published: dict[str, floa
     """Networks as points, accuracy by images a second; published accuracies as lines, whose speed is not known."""
     figure = _figure(7.5, 5)
     axes = figure.add_subplot(
-        xlabel="images a second", ylabel="test images right, %", xscale="log", xlim=(800, 200_000)
+        xlabel="images a second", ylabel="test images right, %", xscale="log", xlim=(800, 400_000)
     )
     for name, accuracy in published.items():
         axes.axhline(100 * accuracy, color="grey", linewidth=0.8, linestyle=":")
