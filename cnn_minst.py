@@ -185,7 +185,8 @@ class CNNFashion:
 
         With a folder `checkpoints`, a training that was stopped goes on where it was after its last whole
         epoch, also on another machine. Without images, Keras on JAX (`KERAS_BACKEND=jax`) needs one: it trains, on
-        a GPU where there is one, and the same call on TensorFlow goes on from there to the files and the card.
+        a GPU where there is one, and leaves a `.keras` file there; the same call on TensorFlow goes on to the files and
+        the card.
 
         A recipe with a teacher takes the one that is in the folder `models`, or, on JAX, in `checkpoints`, and is
         refused with `FileNotFoundError` if none is.
@@ -228,7 +229,8 @@ class CNNFashion:
         if test is None:
             return
         if not exports:
-            self.network.save(Path(checkpoints or "") / f"{self.name}.keras")
+            assert checkpoint is not None  # or it was refused at the start
+            self.network.save(checkpoint.with_suffix(".keras"))  # for a training that learns from it
             print(f"{checkpoint}: all epochs are done; the same call on TensorFlow makes the files")
             return
         exported = self._exported()
@@ -348,7 +350,10 @@ def load_network(path: str | Path) -> Any:
 
 
 def _read_teacher(size: str, models: Path, checkpoints: str | Path | None) -> Teacher:
-    """The network of a size that another one learns from. Errors as `load_network`'s."""
+    """The network of a size that another one learns from.
+
+    Raises `FileNotFoundError`, which says what makes it, and `ValueError` for a damaged file.
+    """
     on_jax = keras.config.backend() == "jax"
     path = models / f"{file_name(size)}.{'keras' if on_jax else 'onnx'}"
     if on_jax and checkpoints is not None and (Path(checkpoints) / path.name).is_file():

@@ -62,11 +62,10 @@ class Exported:
 
     @classmethod
     def read(cls, path: Path) -> Exported:
-        """The one in a file. `FileNotFoundError` and `ValueError` name it when it is missing or no model."""
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
+        """The one in a file. Raises `OSError`, and a `ValueError` that names the file when it is no model."""
+        content = path.read_bytes()
         try:
-            return cls(path.read_bytes())
+            return cls(content)
         except Exception as error:  # ONNX Runtime raises classes of its own, with no common root
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{path}: not a model that ONNX Runtime loads: {reason}") from None

@@ -23,9 +23,8 @@ def build_network(size: str) -> Any:
     images = keras.Input((28, 28), dtype="uint8", name="images")
     x = layers.Reshape((28, 28, 1))(layers.Rescaling(1 / 255)(images))
     x = BODIES[size](x)
-    outputs = layers.Dense(len(LABELS), activation="softmax", dtype="float32")(
-        x
-    )  # also where the rest is not
+    # In floats also where the rest is not: few bits are left of a probability that is nearly 1.
+    outputs = layers.Dense(len(LABELS), activation="softmax", dtype="float32")(x)
     return keras.Model(images, outputs, name=file_name(size))
 
 
