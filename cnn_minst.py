@@ -9,7 +9,7 @@
     >>> labels, probabilities = cf.predict(images)
 
 `CNNFashion.load()` gives the trained network back; `replier.py` serves the `.onnx` file. The networks are in
-`models/networks.py`, how they are trained in `models/recipes/` and `models/training.py`.
+`training/networks.py`, how they are trained in `training/recipes/` and `training/train.py`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from models.card import Facts, Report, write_card
-from models.evaluation import evaluate
-from models.export import Exported, export_onnx, version_of
-from models.recipe import read_recipe
-from models.robustness import robustness
-from models.teaching import Teacher
-from models.training import hold_out, train
-from models.vocabulary import LABELS, Images, Labels, Probabilities, file_name
+from training.card import Facts, Report, write_card
+from training.evaluation import evaluate
+from training.export import Exported, export_onnx, version_of
+from training.recipe import read_recipe
+from training.robustness import robustness
+from training.teaching import Teacher
+from training.train import hold_out, train
+from training.vocabulary import LABELS, Images, Labels, Probabilities, file_name
 
 __all__ = ["LABELS", "MODELS", "CNNFashion", "KerasClassifier", "load_data"]
 
@@ -364,7 +364,7 @@ def _read_teacher(size: str, models: Path, checkpoints: str | Path | None) -> Te
         )
     if not on_jax:
         return Exported.read(path)
-    from models.on_jax import OnDevice  # not at the top: where TensorFlow computes, there may be no JAX
+    from training.on_jax import OnDevice  # not at the top: where TensorFlow computes, there may be no JAX
 
     return OnDevice(load_network(path), size)
 

@@ -20,14 +20,14 @@ from cnn_minst import FILES, LABELS, MODELS, CNNFashion, KerasClassifier, grey_l
 from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
 from imagebus.messages import Reply, decode_reply, encode_reply, encode_request, read_envelope
-from models.card import Facts
-from models.export import version_of
-from models.networks import build_network
-from models.optimizer import Muon
-from models.recipe import read_recipe
-from models.training import hold_out
-from models.vocabulary import SIZES, file_name
 from tests.on_jax import run_on_jax
+from training.card import Facts
+from training.export import version_of
+from training.networks import build_network
+from training.optimizer import Muon
+from training.recipe import read_recipe
+from training.train import hold_out
+from training.vocabulary import SIZES, file_name
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 

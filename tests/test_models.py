@@ -16,20 +16,20 @@ import pytest
 from cnn_minst import CNNFashion
 from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
-from models.augmentation import augmented, mixed
-from models.card import Facts, Report, write_card
-from models.card import main as write_cards
-from models.evaluation import evaluate
-from models.export import Exported, export_onnx
-from models.networks import build_for_training, build_network
-from models.quantization import of_some_columns
-from models.recipe import read_recipe
-from models.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
-from models.speed import YARDSTICK, measure, two_convolutions
-from models.teaching import judgement, taught
-from models.training import State, averaged, compiled, epoch_by_fit, hold_out, train
-from models.vocabulary import LABELS, SIZES, TEACHER
 from tests.on_jax import run_on_jax
+from training.augmentation import augmented, mixed
+from training.card import Facts, Report, write_card
+from training.card import main as write_cards
+from training.evaluation import evaluate
+from training.export import Exported, export_onnx
+from training.networks import build_for_training, build_network
+from training.quantization import of_some_columns
+from training.recipe import read_recipe
+from training.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
+from training.speed import YARDSTICK, measure, two_convolutions
+from training.teaching import judgement, taught
+from training.train import State, averaged, compiled, epoch_by_fit, hold_out, train
+from training.vocabulary import LABELS, SIZES, TEACHER
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
@@ -197,9 +197,9 @@ def test_an_epoch_on_jax_is_the_epoch_of_kerass_fit() -> None:
 import keras
 import numpy as np
 from dataclasses import replace
-from models.on_jax import epoch_on_jax
-from models.recipe import read_recipe
-from models.training import compiled, epoch_by_fit
+from training.on_jax import epoch_on_jax
+from training.recipe import read_recipe
+from training.train import compiled, epoch_by_fit
 
 rng = np.random.default_rng(0)
 images, targets = rng.integers(256, size=(70, 28, 28), dtype=np.uint8), rng.random((70, 10), np.float32)

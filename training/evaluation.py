@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.vocabulary import LABELS, Labels, Probabilities
+from training.vocabulary import LABELS, Labels, Probabilities
 
 BINS = 10  # of confidence, each as wide as the others
 

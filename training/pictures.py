@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.evaluation import Bin
+from training.evaluation import Bin
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from models.recipe import Recipe
-from models.vocabulary import Images, Probabilities
+from training.recipe import Recipe
+from training.vocabulary import Images, Probabilities
 
 SHORTEST = 6  # pixels, of a side of what is overwritten
 

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from models.export import version_of
-from models.networks import build_for_training
-from models.recipe import Recipe
-from models.vocabulary import Images, Probabilities, TrainEpoch
+from training.export import version_of
+from training.networks import build_for_training
+from training.recipe import Recipe
+from training.vocabulary import Images, Probabilities, TrainEpoch
 
 PREDICTED = 500  # images at a time
 

@@ -22,7 +22,7 @@ from onnx.numpy_helper import from_array, to_array
 from onnxruntime import quantization as tool
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from models.vocabulary import Images
+from training.vocabulary import Images
 
 BATCH = 100  # images that are let through at a time
 SCALED = "scaled"  # pixels, from 0 to 1

@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from models.augmentation import augmented
-from models.networks import build_for_training, build_network
-from models.optimizer import optimizer
-from models.recipe import Recipe
-from models.teaching import Teacher, judgement, taught
-from models.vocabulary import LABELS, Images, Labels, Probabilities, TrainEpoch
+from training.augmentation import augmented
+from training.networks import build_for_training, build_network
+from training.optimizer import optimizer
+from training.recipe import Recipe
+from training.teaching import Teacher, judgement, taught
+from training.vocabulary import LABELS, Images, Labels, Probabilities, TrainEpoch
 
 SEED = 2017  # the year of Fashion-MNIST; any other number does
 HELD_OUT = 1 / 12  # of the training images, to choose the best epoch by: 5,000 of 60,000
@@ -106,7 +106,7 @@ def train(
 
     if keras.config.backend() == "jax":
         # Not at the top: where TensorFlow computes, there may be no JAX.
-        from models.on_jax import epoch_on_jax
+        from training.on_jax import epoch_on_jax
 
         train_epoch = epoch_on_jax(network, recipe)
     else:
@@ -157,7 +157,7 @@ def compiled(size: str, recipe: Recipe, steps: int) -> Any:
         optimizer(replace(recipe, average=min(recipe.average, settled)), steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.smoothing),
         metrics=["accuracy"],
-        jit_compile=False,  # no faster on a CPU, and compiling takes its time; models/on_jax.py compiles an epoch
+        jit_compile=False,  # no faster on a CPU, and compiling takes its time; training/on_jax.py compiles an epoch
     )
     network.optimizer.build(network.trainable_variables)
     return network

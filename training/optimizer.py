@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.recipe import Recipe
+from training.recipe import Recipe
 
 
 class Muon(keras.optimizers.Muon):  # type: ignore[misc]

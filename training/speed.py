@@ -1,6 +1,6 @@
 """How many images a second the saved networks classify, beside a plain network of two convolutions.
 
-    python3 -m models.speed       # on a quiet machine; writes models/speed.json and the cards
+    python3 -m training.speed     # on a quiet machine; writes models/speed.json and the cards
 
 All are timed in turns, so that a slower moment of the machine meets each of them. The file keeps the last run on each
 kind of machine, the newest first.
@@ -22,9 +22,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; else a th
 import numpy as np
 import onnxruntime as ort
 
-from models.card import MODELS, SPEED
-from models.card import main as write_cards
-from models.vocabulary import SIZES, Images, file_name
+from training.card import MODELS, SPEED
+from training.card import main as write_cards
+from training.vocabulary import SIZES, Images, file_name
 
 YARDSTICK = "two convolutions"  # what a first lesson on images builds
 TWO_CONVOLUTIONS = """

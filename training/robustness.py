@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.vocabulary import Images, Labels, Probabilities
+from training.vocabulary import Images, Labels, Probabilities
 
 SEED = 2017
 SHIFTS = (1, 2, 3, 4)  # pixels

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from models.vocabulary import LABELS, file_name
+from training.vocabulary import LABELS, file_name
 
 layers = keras.layers
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from models.vocabulary import LABELS, Images, Probabilities
+from training.vocabulary import LABELS, Images, Probabilities
 
 BATCH = 500  # images that are predicted at a time
 
@@ -26,11 +26,11 @@ def export_onnx(network: Any, images: Images | None = None) -> bytes:
     """The network as one self-describing ONNX file: name, version and labels are in its metadata.
 
     With uint8 images (N, 28, 28), N at least 1, like those that it will see, it is in 8 bits: see
-    `models/quantization.py`. Without it is in floats. The same weights and images give the same bytes.
+    `training/quantization.py`. Without it is in floats. The same weights and images give the same bytes.
     """
     import onnx  # here and not at the top: only who exports needs it, and the other
 
-    from models.quantization import quantized
+    from training.quantization import quantized
 
     network(np.zeros((1, 28, 28), np.uint8))  # Keras exports only what was called once
     with tempfile.TemporaryDirectory() as folder:

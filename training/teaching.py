@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from models.vocabulary import Images, Probabilities
+from training.vocabulary import Images, Probabilities
 
 
 class Teacher(Protocol):

@@ -1,8 +1,8 @@
 """The card beside a saved network: where it comes from, how good it is, how fast.
 
-    python3 -m models.card        # writes the cards of the shipped networks again, from what was measured
+    python3 -m training.card      # writes the cards of the shipped networks again, from what was measured
 
-A training leaves what it measured in `NAME.json`, and `python3 -m models.speed` what it timed in `speed.json`; the
+A training leaves what it measured in `NAME.json`, and `python3 -m training.speed` what it timed in `speed.json`; the
 card is made of these. Every number is measured, none typed; the same numbers give the same text.
 """
 
@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models import pictures
-from models.evaluation import Bin, Evaluation
-from models.vocabulary import LABELS, SIZES, file_name
+from training import pictures
+from training.evaluation import Bin, Evaluation
+from training.vocabulary import LABELS, SIZES, file_name
 
-MODELS = Path(__file__).parent
-PUBLISHED = MODELS / "published.toml"
+MODELS = Path(__file__).parent.parent / "models"
+PUBLISHED = Path(__file__).parent / "published.toml"
 SPEED = "speed.json"
 SPEED_PICTURE = "accuracy-speed.png"
 
@@ -227,7 +227,7 @@ def _one_speed(row: dict[str, Any], yardstick: int, run: dict[str, Any]) -> str:
 **{row["images_per_second"]:,} images a second** in batches of {run["batch"]}, on {run["machine"]};
 {row["on_one_thread"]:,} on one thread, {run["batch_on_one_thread"]} images a run ({run["runtime"]}).
 That is {row["images_per_second"] / yardstick:.2f} times the {yardstick:,} of a plain network
-with {run["yardstick"]}, timed in turns with it (`python3 -m models.speed`).
+with {run["yardstick"]}, timed in turns with it (`python3 -m training.speed`).
 """
 
 
@@ -248,7 +248,7 @@ def _files(folder: Path, name: str) -> str:
 {rows}
 
 Both hold the same network: uint8 images (N, 28, 28), 0 is the background, to probabilities (N, {len(LABELS)}).
-The ONNX file that a training writes has it in 8 bits (`models/quantization.py`), the other in floats. Name, version
+The ONNX file that a training writes has it in 8 bits (`training/quantization.py`), the other in floats. Name, version
 and labels are in the metadata of the ONNX file. Keras writes the date into its own file: the same weights, saved
 again, give the same digest of the ONNX file only.
 """

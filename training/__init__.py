@@ -1,0 +1,1 @@
+"""How the networks in `models/` are made; `CNNFashion` in `cnn_minst.py` puts it together."""
