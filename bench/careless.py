@@ -16,10 +16,10 @@ from confluent_kafka import Message as Record
 
 import replier
 from imagebus import cli
-from imagebus.messages import Message
 from imagebus.transports import kafka
 from imagebus.transports.base import Commit
 from imagebus.transports.kafka.sender import produce
+from imagebus.wire.message import Message
 
 
 class CarelessTransport(kafka.KafkaTransport):

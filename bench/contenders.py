@@ -26,7 +26,7 @@ from bench.program import BenchFailed, Program
 from bench.replies import Outcome, Topic, check
 from imagebus import Client, connect
 from imagebus.images import SAMPLE
-from imagebus.messages import encode_request
+from imagebus.wire.pixels import encode_request
 
 Figures = dict[str, float]
 Contender = Callable[[Ground, int], Figures]

@@ -11,8 +11,9 @@ import numpy as np
 from bench.program import BenchFailed
 from bench.replies import Topic
 from imagebus import OnnxClassifier, connect, load_images
-from imagebus.messages import Images, Message, encode_request
-from imagebus.predictions import Probabilities
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images, encode_request
+from imagebus.wire.results import Probabilities
 
 
 class Encode(Protocol):

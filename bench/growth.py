@@ -28,7 +28,7 @@ from bench.replies import Topic, check
 from bench.table import markdown
 from imagebus import cli, connect, load_images
 from imagebus.broker import EmbeddedBroker, stop_on_signals
-from imagebus.messages import encode_request
+from imagebus.wire.pixels import encode_request
 
 log = logging.getLogger("bench")
 

@@ -32,7 +32,7 @@ from bench.ground import PACKAGE, Encode
 from bench.peers.mlserver import encode_request as encode_v2_request
 from bench.replies import Topic
 from imagebus import load_images
-from imagebus.messages import encode_request
+from imagebus.wire.pixels import encode_request
 
 Seconds = npt.NDArray[np.float64]
 

@@ -33,7 +33,8 @@ from bench.program import ROOT, BenchFailed, Program
 from bench.replies import Topic
 from imagebus import cli, connect
 from imagebus.broker import EmbeddedBroker, stop_on_signals
-from imagebus.messages import Message, encode_request
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import encode_request
 
 log = logging.getLogger("bench")
 

@@ -29,8 +29,8 @@ from bench.program import ROOT, BenchFailed, Program
 from bench.table import cell, markdown
 from imagebus import Message, cli, connect
 from imagebus.broker import EmbeddedBroker, stop_on_signals
-from imagebus.messages import encode_request
 from imagebus.transports.pubsub.clients import EMULATOR
+from imagebus.wire.pixels import encode_request
 from tools.pubsub_emulator import PubSubEmulator, write_account
 
 log = logging.getLogger("bench")

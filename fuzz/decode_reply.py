@@ -13,7 +13,8 @@ from random import Random
 from typing import Any
 
 from imagebus.errors import BadMessage
-from imagebus.messages import ErrorReply, Message, Reply, decode_reply
+from imagebus.wire.message import Message
+from imagebus.wire.results import ErrorReply, Reply, decode_reply
 
 ODD: tuple[Any, ...] = (
     *(None, True, 0, 1, -1, 0.5, 2**64, 1e300, "", "a", "\x1b[2J", "x" * 2000, [], {}),

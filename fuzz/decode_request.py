@@ -14,21 +14,14 @@ import zlib
 
 import numpy as np
 
-from imagebus.errors import BadMessage
-from imagebus.messages import (
-    DEAD_LETTER_CODE,
-    ErrorCode,
-    ErrorReply,
-    Images,
-    Message,
-    Model,
-    Reply,
-    decode_reply,
-    read_envelope,
-    sha256_hex,
-)
-from imagebus.predictions import Probabilities
+from imagebus.errors import BadMessage, ErrorCode
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.dead_letters import DEAD_LETTER_CODE
+from imagebus.wire.envelope import sha256_hex
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images
+from imagebus.wire.requests import read_envelope
+from imagebus.wire.results import ErrorReply, Model, Probabilities, Reply, decode_reply
 from imagebus.worker import Worker
 
 REQUESTS, REPLIES, DEAD_LETTERS = "requests", "replies", "requests.dlt"

@@ -15,16 +15,11 @@ from PIL import Image, PngImagePlugin
 
 from fuzz.decode_request import AlwaysTheFirst
 from imagebus.errors import BadMessage
-from imagebus.messages import (
-    JPEG,
-    PNG,
-    V2_JSON,
-    Message,
-    encode_error,
-    encode_reply,
-    encode_request,
-    read_envelope,
-)
+from imagebus.wire.envelope import JPEG, PNG, V2_JSON
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import encode_request
+from imagebus.wire.replies import encode_error, encode_reply
+from imagebus.wire.requests import read_envelope
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 

@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     )
     from imagebus.images import ImageSet, load_images
     from imagebus.memory import give_back_large_blocks
-    from imagebus.messages import Message, Model, Prediction, Reply
     from imagebus.metrics import serve_metrics
     from imagebus.replay import replay_dead_letters
     from imagebus.state import OpenPackage, OpenPackages
     from imagebus.transports import connect
     from imagebus.transports.base import Transport
     from imagebus.transports.memory import MemoryBus, MemoryTransport
+    from imagebus.wire.message import Message
+    from imagebus.wire.results import Model, Prediction, Reply
     from imagebus.worker import Worker
 
 _HOMES = {
@@ -64,13 +65,14 @@ _HOMES = {
     ],
     "imagebus.images": ["ImageSet", "load_images"],
     "imagebus.memory": ["give_back_large_blocks"],
-    "imagebus.messages": ["Message", "Model", "Prediction", "Reply"],
     "imagebus.metrics": ["serve_metrics"],
     "imagebus.replay": ["replay_dead_letters"],
     "imagebus.state": ["OpenPackage", "OpenPackages"],
     "imagebus.transports": ["connect"],
     "imagebus.transports.base": ["Transport"],
     "imagebus.transports.memory": ["MemoryBus", "MemoryTransport"],
+    "imagebus.wire.message": ["Message"],
+    "imagebus.wire.results": ["Model", "Prediction", "Reply"],
     "imagebus.worker": ["Worker"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -23,8 +23,8 @@ import onnxruntime as ort
 import orjson
 
 from imagebus.errors import ConfigError, ModelError
-from imagebus.messages import Images, Model, ModelIdentity
-from imagebus.predictions import Probabilities
+from imagebus.wire.pixels import Images
+from imagebus.wire.results import Model, ModelIdentity, Probabilities
 
 # What runs of 16 to 64 images need stays in a core's cache: runs of 160 took a quarter longer for each image. And of
 # those the longest hand over least: with `tiny` a replier makes 5 % more images a second than in runs of 40.

@@ -22,17 +22,11 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
-from imagebus.messages import (
-    TOP,
-    ErrorReply,
-    Images,
-    Message,
-    Prediction,
-    Reply,
-    decode_reply,
-    encode_request,
-)
 from imagebus.transports.base import Transport
+from imagebus.wire.envelope import TOP
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images, encode_request
+from imagebus.wire.results import ErrorReply, Prediction, Reply, decode_reply
 
 log = logging.getLogger(__name__)
 

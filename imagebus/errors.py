@@ -20,6 +20,7 @@ The driver's own errors are translated where the driver is called and nowhere el
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 __all__ = [
     "AccessDenied",
@@ -28,6 +29,7 @@ __all__ = [
     "CommitFailed",
     "ConfigError",
     "ConnectionFailed",
+    "ErrorCode",
     "ImageBusError",
     "ModelError",
     "PublishFailed",
@@ -85,10 +87,34 @@ class ModelError(ImageBusError):
     """The model failed on a batch. A model file that cannot be served is a `ConfigError`."""
 
 
+class ErrorCode(StrEnum):
+    """The fixed words an error reply or a dead letter gives as its reason."""
+
+    NO_ID = "NO_ID"
+    BAD_ID = "BAD_ID"
+    EMPTY = "EMPTY"
+    TOO_LARGE = "TOO_LARGE"
+    FORMAT = "FORMAT"
+    WRONG_TYPE = "WRONG_TYPE"
+    NO_HASH = "NO_HASH"
+    HASH_MISMATCH = "HASH_MISMATCH"
+    SHAPE = "SHAPE"
+    DTYPE = "DTYPE"
+    COUNT = "COUNT"
+    VALUES = "VALUES"
+    JSON = "JSON"
+    BAD_IMAGE = "BAD_IMAGE"
+    PIXELS_MAX = "PIXELS_MAX"
+    REPLY_TO = "REPLY_TO"
+    EXPIRED = "EXPIRED"
+    MODEL = "MODEL"
+    KILLER = "KILLER"
+
+
 class BadMessage(ImageBusError):
     """A message that cannot be used, and why.
 
-    `code` is one of the fixed words of the wire format (`imagebus.messages.ErrorCode`);
+    `code` is one of `ErrorCode`;
     the text is fixed too and never repeats what the sender wrote.
     """
 

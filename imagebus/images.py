@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from imagebus.errors import BadMessage, ConfigError
-from imagebus.formats import read_picture
-from imagebus.messages import Images
+from imagebus.wire.pictures import read_picture
+from imagebus.wire.pixels import Images
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "fashion-mnist-1000.npz"
 _PICTURES = {".png", ".jpg", ".jpeg"}
@@ -33,7 +33,7 @@ def load_images(path: str | Path = SAMPLE) -> ImageSet:
     """Load the images at `path`, by default the shipped sample.
 
     An `.npz` file has `images`, uint8 (N, 28, 28), and may have `labels`, (N,) whole numbers, with
-    `names`, their texts. A folder has PNG or JPEG files, read by the rule of `formats.read_picture`; in
+    `names`, their texts. A folder has PNG or JPEG files, read by the rule of `wire.pictures.read_picture`; in
     sub-folders they are labelled by the folder's name, as Keras's `image_dataset_from_directory` does.
 
     Raises `ConfigError` naming the file, what it has and what was expected.

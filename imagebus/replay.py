@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from imagebus.errors import TransportError
-from imagebus.messages import DEAD_LETTER_CODE, DEAD_LETTER_CUT, ErrorCode, Message
+from imagebus.errors import ErrorCode, TransportError
 from imagebus.transports.base import Transport
+from imagebus.wire.dead_letters import DEAD_LETTER_CODE, DEAD_LETTER_CUT
+from imagebus.wire.message import Message
 
 ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
 BATCH = 100  # dead letters at once

@@ -12,7 +12,8 @@ import numpy as np
 import orjson
 
 from imagebus.errors import ConfigError
-from imagebus.messages import Images, is_id
+from imagebus.wire.envelope import is_id
+from imagebus.wire.pixels import Images
 
 MAX_NUMBER = 10**12  # of a package; a thousand a second would take thirty years to get there
 

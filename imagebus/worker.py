@@ -21,23 +21,16 @@ import numpy.typing as npt
 
 from imagebus.batching import fill
 from imagebus.classifier import Classifier
-from imagebus.errors import BadMessage, CommitFailed, ModelError
-from imagebus.formats import read_images
-from imagebus.messages import (
-    TOP,
-    Envelope,
-    ErrorCode,
-    Images,
-    Message,
-    check_envelope,
-    dead_letter,
-    encode_error,
-    encode_reply,
-    read_envelope,
-)
+from imagebus.errors import BadMessage, CommitFailed, ErrorCode, ModelError
 from imagebus.metrics import Metrics
-from imagebus.predictions import Probabilities, Ranked, are_probabilities, rank
 from imagebus.transports.base import Commit, Transport
+from imagebus.wire.dead_letters import dead_letter
+from imagebus.wire.envelope import TOP, Envelope
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images
+from imagebus.wire.replies import encode_error, encode_reply
+from imagebus.wire.requests import check_envelope, read_envelope, read_images
+from imagebus.wire.results import Probabilities, Ranked, are_probabilities, rank
 
 log = logging.getLogger(__name__)
 

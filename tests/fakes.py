@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from imagebus.messages import Images, Model
-from imagebus.predictions import Probabilities
+from imagebus.wire.pixels import Images
+from imagebus.wire.results import Model, Probabilities
 
 LABELS = tuple("abcdefghij")
 

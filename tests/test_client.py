@@ -12,9 +12,11 @@ import pytest
 
 from imagebus.client import Client
 from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TooLarge, TransportError
-from imagebus.messages import Images, Message, Reply
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images
+from imagebus.wire.results import Reply
 
 from .fakes import package
 

@@ -19,7 +19,10 @@ import cnn_minst
 from cnn_minst import FILES, LABELS, MODELS, CNNFashion, KerasClassifier, grey_levels, load_data
 from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
-from imagebus.messages import Reply, decode_reply, encode_reply, encode_request, read_envelope
+from imagebus.wire.pixels import encode_request
+from imagebus.wire.replies import encode_reply
+from imagebus.wire.requests import read_envelope
+from imagebus.wire.results import Reply, decode_reply
 from tests.on_jax import run_on_jax
 from training.card import Facts
 from training.export import version_of

@@ -24,10 +24,11 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 from imagebus import Client, CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
 from imagebus.broker import EmbeddedBroker
 from imagebus.config import read_settings
-from imagebus.messages import Position, encode_request
 from imagebus.transports.kafka import KafkaTransport
 from imagebus.transports.kafka.delivery import ExactlyOnce
 from imagebus.transports.kafka.partitions import FEW
+from imagebus.wire.message import Position
+from imagebus.wire.pixels import encode_request
 
 from .buses import Bus, read_topic, records
 from .programs import Program, python

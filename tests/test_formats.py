@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from imagebus.errors import BadMessage
-from imagebus.formats import read_images, read_picture
-from imagebus.messages import MAX_BYTES, Images, Message, encode_request, read_envelope
+from imagebus.wire.message import MAX_BYTES, Message
+from imagebus.wire.pictures import read_picture
+from imagebus.wire.pixels import Images, encode_request
+from imagebus.wire.requests import read_envelope, read_images
 
 from .fakes import package
 

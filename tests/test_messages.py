@@ -11,21 +11,12 @@ import numpy as np
 import pytest
 
 from imagebus.errors import BadMessage
-from imagebus.messages import (
-    MAX_HEADERS,
-    ErrorReply,
-    Images,
-    Message,
-    Model,
-    Reply,
-    check_envelope,
-    dead_letter,
-    decode_reply,
-    encode_error,
-    encode_reply,
-    encode_request,
-    read_envelope,
-)
+from imagebus.wire.dead_letters import dead_letter
+from imagebus.wire.message import MAX_HEADERS, Message
+from imagebus.wire.pixels import Images, encode_request
+from imagebus.wire.replies import encode_error, encode_reply
+from imagebus.wire.requests import check_envelope, read_envelope
+from imagebus.wire.results import ErrorReply, Model, Reply, decode_reply
 
 from .fakes import LABELS, package
 

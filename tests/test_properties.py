@@ -16,24 +16,16 @@ from hypothesis import strategies as st
 
 from fuzz import decode_reply, decode_request
 from imagebus.config import read_settings
-from imagebus.errors import BadMessage, ConfigError
-from imagebus.formats import read_images
-from imagebus.messages import (
-    ErrorCode,
-    ErrorReply,
-    Message,
-    Model,
-    Reply,
-    check_envelope,
-    encode_error,
-    encode_reply,
-    encode_request,
-    read_envelope,
-    sha256_hex,
-)
-from imagebus.messages import decode_reply as read_reply
+from imagebus.errors import BadMessage, ConfigError, ErrorCode
 from imagebus.state import OpenPackage, OpenPackages
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.envelope import sha256_hex
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import encode_request
+from imagebus.wire.replies import encode_error, encode_reply
+from imagebus.wire.requests import check_envelope, read_envelope, read_images
+from imagebus.wire.results import ErrorReply, Model, Reply
+from imagebus.wire.results import decode_reply as read_reply
 from imagebus.worker import Worker
 
 from .fakes import FirstPixel

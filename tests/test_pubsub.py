@@ -26,10 +26,10 @@ from imagebus import (
     connect,
     load_images,
 )
-from imagebus.messages import encode_request
 from imagebus.service_account import read_service_account
 from imagebus.transports.pubsub import PubSubTransport
 from imagebus.transports.pubsub.clients import Clients
+from imagebus.wire.pixels import encode_request
 from tools.pubsub_emulator import PubSubEmulator
 
 from .buses import Bus

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebus.errors import BadMessage, TooLarge
-from imagebus.messages import ErrorCode, Message, Position, dead_letter
+from imagebus.errors import BadMessage, ErrorCode, TooLarge
 from imagebus.transports.pubsub.attributes import PubsubMessage, from_pubsub, size, to_pubsub
+from imagebus.wire.dead_letters import dead_letter
+from imagebus.wire.message import Message, Position
 
 NAMES = st.text(max_size=20).filter(
     lambda name: not name.startswith(("goog", "imagebus_key")) and not name.endswith((";none", ";base64"))

@@ -11,9 +11,9 @@ import pytest
 import imagebus
 import requestor
 from imagebus.errors import TransportError
-from imagebus.messages import Message
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.message import Message
 
 
 def test_a_bus_that_fails_after_the_last_send_ends_it_and_leaves_the_packages_open(tmp_path: Path) -> None:

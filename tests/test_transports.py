@@ -12,12 +12,12 @@ import pytest
 
 from imagebus.config import read_settings
 from imagebus.errors import TransportError
-from imagebus.messages import Message
 from imagebus.service_account import read_service_account
 from imagebus.transports.base import Transport
 from imagebus.transports.kafka import KafkaTransport
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.transports.pubsub import PubSubTransport
+from imagebus.wire.message import Message
 
 SECONDS = 30.0  # a rebalance on a busy machine; a test that needs all of it has failed
 

@@ -14,10 +14,11 @@ import pytest
 from imagebus.batching import fill
 from imagebus.client import Client
 from imagebus.errors import ModelError, RequestFailed
-from imagebus.messages import ErrorReply, Images, Message, Reply, decode_reply, encode_request
-from imagebus.predictions import Probabilities
 from imagebus.transports.base import Commit
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images, encode_request
+from imagebus.wire.results import ErrorReply, Probabilities, Reply, decode_reply
 from imagebus.worker import Worker, predict_each
 
 from .fakes import FirstPixel, package

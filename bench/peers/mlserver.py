@@ -19,7 +19,9 @@ from confluent_kafka import Producer
 from bench.ground import Ground
 from bench.program import BenchFailed, Program
 from bench.replies import Topic
-from imagebus.messages import V2_JSON, Images, Message
+from imagebus.wire.envelope import V2_JSON
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images
 
 MODEL = "fashion"
 READY_LIMIT = 60.0  # seconds

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from imagebus.errors import TransportError
-from imagebus.messages import Message
+from imagebus.wire.message import Message
 
 OnAssigned = Callable[[Sequence[int]], None]
 OnDelivery = Callable[[TransportError | None], None]

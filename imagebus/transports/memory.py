@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from imagebus.errors import CommitFailed, PublishFailed, TransportError
-from imagebus.messages import Message
 from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
+from imagebus.wire.message import Message
 
 
 @dataclass

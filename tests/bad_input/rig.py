@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from imagebus.messages import Message, sha256_hex
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.envelope import sha256_hex
+from imagebus.wire.message import Message
 from imagebus.worker import Worker
 
 from ..fakes import FirstPixel

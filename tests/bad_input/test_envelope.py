@@ -8,17 +8,11 @@ import time
 import pytest
 
 from imagebus.errors import BadMessage
-from imagebus.messages import (
-    DEAD_LETTER_BYTES,
-    DEAD_LETTER_CUT,
-    MAX_BYTES,
-    MAX_HEADERS,
-    Message,
-    encode_error,
-    encode_reply,
-    read_envelope,
-)
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.dead_letters import DEAD_LETTER_BYTES, DEAD_LETTER_CUT
+from imagebus.wire.message import MAX_BYTES, MAX_HEADERS, Message
+from imagebus.wire.replies import encode_error, encode_reply
+from imagebus.wire.requests import read_envelope
 from imagebus.worker import Worker
 
 from ..fakes import LABELS, FirstPixel, package

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from imagebus.formats import MAX_PIXELS, MAX_SIDE, read_picture
+from imagebus.wire.pictures import MAX_PIXELS, MAX_SIDE, read_picture
 
 from .rig import CANARY, IMAGE, JPEG, PNG, frugally, outcome, refused, request, served, v2
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from imagebus.formats import MAX_IMAGES
-from imagebus.messages import MAX_BYTES, MAX_JSON_OBJECTS, MAX_JSON_PARTS, read_json
+from imagebus.wire.message import MAX_BYTES, MAX_JSON_OBJECTS, MAX_JSON_PARTS, read_json
+from imagebus.wire.pixels import MAX_IMAGES
 
 from .rig import CANARY, IMAGE, V2, frugally, memory_within, outcome, refused, request, served, v2
 
@@ -375,7 +375,7 @@ def test_json_that_would_take_many_times_its_size_is_refused_before_it_is_parsed
 def test_json_that_is_no_object_is_not_even_parsed(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(request(body, content_type=V2)) == "JSON"
 
-    monkeypatch.setattr("imagebus.messages.orjson.loads", None)
+    monkeypatch.setattr("imagebus.wire.message.orjson.loads", None)
     with pytest.raises(orjson.JSONDecodeError):
         read_json(body)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from bench.poison import DEAD, KINDS, OK, Load, Spoil
-from imagebus.messages import encode_request
+from imagebus.wire.pixels import encode_request
 
 from ..fakes import package
 from .rig import outcome

@@ -10,8 +10,8 @@ import pytest
 
 from imagebus.client import Client
 from imagebus.errors import RequestFailed
-from imagebus.messages import MAX_BYTES, MAX_JSON_OBJECTS, Message
 from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.wire.message import MAX_BYTES, MAX_JSON_OBJECTS, Message
 
 from ..fakes import package
 from .rig import CANARY, memory_within

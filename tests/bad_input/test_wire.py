@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imagebus import connect
 from imagebus.broker import EmbeddedBroker
-from imagebus.messages import Message
+from imagebus.wire.message import Message
 
 from .rig import IMAGE
 

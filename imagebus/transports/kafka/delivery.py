@@ -19,9 +19,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka import Message as Record
 
 from imagebus.errors import CommitFailed, TooLarge
-from imagebus.messages import Message
 from imagebus.transports.kafka.clients import DENIED, Clients, is_too_large, raise_translated, translate
 from imagebus.transports.kafka.sender import OnRecord, Sender, produce
+from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 

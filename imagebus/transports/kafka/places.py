@@ -6,7 +6,7 @@ import time
 
 from confluent_kafka import KafkaException, Producer
 
-from imagebus.messages import Message
+from imagebus.wire.message import Message
 
 ASK_SECONDS = 5.0  # for the number of a topic's partitions
 AGAIN_SECONDS = 10.0  # until it is asked for again, when one is wanted that was not there

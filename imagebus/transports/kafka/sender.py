@@ -10,8 +10,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
-from imagebus.messages import Message
 from imagebus.transports.kafka.clients import Clients, is_too_large, raise_translated
+from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from confluent_kafka import Message as Record
 
 from imagebus.config import Settings
 from imagebus.errors import CommitFailed, TransportError
-from imagebus.messages import Message, Position, reply_partition_header
 from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
 from imagebus.transports.kafka.clients import (
     CONNECT_SECONDS,
@@ -45,6 +44,8 @@ from imagebus.transports.kafka.delivery import (
 from imagebus.transports.kafka.partitions import Partitions, Progress, Receipt, begun
 from imagebus.transports.kafka.places import Places
 from imagebus.transports.kafka.sender import Sender
+from imagebus.wire.envelope import reply_partition_header
+from imagebus.wire.message import Message, Position
 
 log = logging.getLogger(__name__)
 

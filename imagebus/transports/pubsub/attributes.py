@@ -14,7 +14,7 @@ from typing import Any
 from google.pubsub_v1 import PubsubMessage as _PubsubMessage
 
 from imagebus.errors import TooLarge
-from imagebus.messages import Message, Position
+from imagebus.wire.message import Message, Position
 
 # Limits of the service, of which the emulator knows nothing: https://cloud.google.com/pubsub/quotas
 MAX_PUBLISH_BYTES = 10_000_000  # of a publish request, all its messages together

@@ -19,7 +19,6 @@ from typing import Any
 import grpc
 
 from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
-from imagebus.messages import Message
 from imagebus.service_account import ServiceAccount
 from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
 from imagebus.transports.pubsub.attributes import from_pubsub, to_pubsub
@@ -36,6 +35,7 @@ from imagebus.transports.pubsub.intake import Intake, Questions, Source, Stream
 from imagebus.transports.pubsub.leases import Leases, Taken
 from imagebus.transports.pubsub.sender import CONFIRM_SECONDS, Sender, publish
 from imagebus.transports.pubsub.suspects import FEW, Suspects
+from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 

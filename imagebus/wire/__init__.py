@@ -1,0 +1,12 @@
+"""What is on the wire: messages, requests and replies as bytes and headers.
+
+A request carries pixels under a request id and a SHA-256. A reply is JSON that a person can read in any
+console consumer, under the same key and `correlation_id`:
+
+    {"id": "…", "sha256": "…", "model": {"name": …, "version": …, "sha256": …},
+     "predictions": [{"label": "Sneaker", "probability": 0.981, "top": [["Sneaker", 0.981], …]}, …]}
+    {"id": "…", "sha256": "…", "error": {"code": "HASH_MISMATCH", "message": "…", "retryable": false}}
+
+A request in Open Inference Protocol V2 JSON is answered in V2 JSON. Nothing here knows which bus
+carries the messages.
+"""

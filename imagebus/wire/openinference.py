@@ -1,0 +1,125 @@
+"""Open Inference Protocol V2 in JSON: a request read, its reply and its error written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import orjson
+
+from imagebus.errors import BadMessage, ErrorCode
+from imagebus.wire.envelope import Envelope, check_hash
+from imagebus.wire.message import Message, read_json
+from imagebus.wire.pixels import SIDE, Images, check_shape
+from imagebus.wire.results import ModelIdentity, Probabilities
+
+# Members of a V2 body that are read. JSON allows none of them twice, and parsers differ on which one counts.
+_MEMBERS = (b'"id"', b'"inputs"', b'"shape"', b'"datatype"', b'"data"')
+
+
+def id_in_body(message: Message, sha256: str) -> str | None:
+    """The `id` of a V2 body, which is decoded for it: never one that is too large, or not what was sent."""
+    check_hash(message.header("sha256"), sha256)
+    try:
+        body = read_json(message.value)
+    except orjson.JSONDecodeError:
+        return None
+    id = body.get("id")
+    return id if isinstance(id, str) else None
+
+
+def read_inputs(value: bytes, max_images: int) -> Images:
+    """An Open Inference Protocol V2 body: `inputs[0]` of datatype UINT8 or FP32.
+
+    FP32 grey levels are 0-1 when none is above 1, else 0-255.
+    """
+    try:
+        tensor = read_json(value)["inputs"][0]
+        shape, datatype, data = tensor["shape"], tensor["datatype"], tensor["data"]
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        raise BadMessage(ErrorCode.JSON, "not a V2 inference request with inputs[0]") from error
+    _refuse_repeated_members(value)
+    if datatype not in ("UINT8", "FP32"):
+        raise BadMessage(ErrorCode.DTYPE, "inputs[0].datatype is neither UINT8 nor FP32")
+    if not isinstance(shape, list) or not all(type(number) is int for number in shape):
+        raise BadMessage(ErrorCode.SHAPE, "inputs[0].shape is not a list of whole numbers")
+    check_shape(shape, max_images)
+    levels = _numbers(data)
+    if levels.size != math.prod(shape):
+        raise BadMessage(ErrorCode.SHAPE, "inputs[0].data does not have as many numbers as its shape states")
+    if levels.min() < 0 or levels.max() > 255:
+        raise BadMessage(ErrorCode.VALUES, "grey levels are numbers from 0 to 255")
+    if datatype == "UINT8" and (levels % 1).any():
+        raise BadMessage(ErrorCode.VALUES, "grey levels of datatype UINT8 are whole numbers")
+    if datatype == "FP32" and levels.max() <= 1:
+        levels = levels * 255
+    return levels.round().astype(np.uint8).reshape(shape[0], SIDE, SIDE)
+
+
+def _refuse_repeated_members(value: bytes) -> None:
+    """Raise `BadMessage` (`JSON`) where an object has a member twice; `value` is JSON that could be parsed.
+
+    Only a text that has one of the members we read more than once, or spells names with escapes, is gone
+    through: Python's parser is slower than orjson, which takes the last of two in silence.
+    """
+
+    def no_repeats(members: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in members}) != len(members):
+            raise ValueError
+
+    if b"\\" in value or any(value.count(member) > 1 for member in _MEMBERS):
+        try:
+            json.loads(value.decode(), object_pairs_hook=no_repeats)
+        except (ValueError, RecursionError) as error:
+            raise BadMessage(
+                ErrorCode.JSON, "an object of the V2 request has the same member twice"
+            ) from error
+
+
+def _numbers(data: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A flat or nested JSON list of numbers, flattened; nothing else is turned into one.
+
+    NumPy is not asked what `data` is: it makes numbers of booleans, and of one long text among numbers
+    an array in which each has that length.
+    """
+    kinds = {type(data)}
+    if kinds == {list}:
+        kinds = set(map(type, data))
+        while kinds == {list} and len(set(map(len, data))) == 1:
+            data = list(chain.from_iterable(data))
+            kinds = set(map(type, data))
+    if list in kinds:
+        raise BadMessage(ErrorCode.SHAPE, "inputs[0].data is nested unevenly")
+    if not kinds <= {int, float}:
+        raise BadMessage(ErrorCode.DTYPE, "inputs[0].data holds something that is not a number")
+    return np.array(data, np.float64)
+
+
+def outputs(
+    envelope: Envelope, model: ModelIdentity, labels: Sequence[str], probabilities: Probabilities
+) -> dict[str, Any]:
+    """The body of a reply: all probabilities, and the likeliest label of each image."""
+    count, classes = probabilities.shape
+    return {
+        "model_name": model.name,
+        "model_version": model.version,
+        "id": envelope.id,
+        "outputs": [
+            {
+                "name": "probabilities",
+                "datatype": "FP32",
+                "shape": [count, classes],
+                "data": probabilities.astype(np.float64).round(6).ravel().tolist(),
+            },
+            {
+                "name": "labels",
+                "datatype": "BYTES",
+                "shape": [count],
+                "data": [labels[index] for index in probabilities.argmax(axis=1)],
+            },
+        ],
+    }
