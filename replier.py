@@ -9,10 +9,8 @@ batch at hand, commits it and leaves the group.
 from __future__ import annotations  # names of the package stay unloaded until they are used
 
 import argparse
-import gc
 import logging
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -24,12 +22,6 @@ from imagebus import cli
 log = logging.getLogger("replier")
 
 MODELS = Path(__file__).parent / "models"
-# A model's thread that is done waits for the interpreter while the main thread reads and writes messages:
-# Python lets the latter keep it for 5 ms unless told otherwise, which costs a tenth of the images a second.
-SWITCH_SECONDS = 0.0005
-# Python looks for cycles whenever there are 700 objects more, which is in the middle of each batch, and finds none.
-# With so many, and without those of the start, `tiny` makes 3 % more images a second.
-OBJECTS_BETWEEN_LOOKS = 10_000
 REPORT_SECONDS = 10.0  # between two lines of counts, while there is something to count
 
 
@@ -92,8 +84,6 @@ def options() -> argparse.Namespace:
 def main() -> int:
     args = options()
     cli.configure_logging(verbose=args.verbose)
-    imagebus.give_back_large_blocks()
-    sys.setswitchinterval(SWITCH_SECONDS)
 
     dead_letter_topic = f"{args.requests}.dlt"
     if args.replies in (args.requests, dead_letter_topic):
@@ -130,8 +120,7 @@ def main() -> int:
             args.requests, args.group, on_assigned=Announcer(classifier, args.requests, args.group)
         )
         threading.Thread(target=report, args=(worker, stopped), daemon=True).start()
-        gc.freeze()
-        gc.set_threshold(OBJECTS_BETWEEN_LOOKS)
+        imagebus.tune_for_serving()
         try:
             worker.run()
         finally:

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         TransportError,
     )
     from imagebus.images import ImageSet, load_images
-    from imagebus.memory import give_back_large_blocks
     from imagebus.metrics import serve_metrics
+    from imagebus.open_packages import OpenPackage, OpenPackages
+    from imagebus.process import tune_for_serving
     from imagebus.replay import replay_dead_letters
-    from imagebus.state import OpenPackage, OpenPackages
     from imagebus.transports import connect
     from imagebus.transports.base import Transport
     from imagebus.transports.memory import MemoryBus, MemoryTransport
@@ -64,10 +64,10 @@ _HOMES = {
         "TransportError",
     ],
     "imagebus.images": ["ImageSet", "load_images"],
-    "imagebus.memory": ["give_back_large_blocks"],
     "imagebus.metrics": ["serve_metrics"],
+    "imagebus.open_packages": ["OpenPackage", "OpenPackages"],
+    "imagebus.process": ["tune_for_serving"],
     "imagebus.replay": ["replay_dead_letters"],
-    "imagebus.state": ["OpenPackage", "OpenPackages"],
     "imagebus.transports": ["connect"],
     "imagebus.transports.base": ["Transport"],
     "imagebus.transports.memory": ["MemoryBus", "MemoryTransport"],
@@ -107,10 +107,10 @@ __all__ = [
     "Worker",
     "connect",
     "fill",
-    "give_back_large_blocks",
     "load_images",
     "replay_dead_letters",
     "serve_metrics",
+    "tune_for_serving",
 ]
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fuzz import decode_reply, decode_request
 from imagebus.config import read_settings
 from imagebus.errors import BadMessage, ConfigError, ErrorCode
-from imagebus.state import OpenPackage, OpenPackages
+from imagebus.open_packages import OpenPackage, OpenPackages
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.message import Message

@@ -24,7 +24,7 @@ from imagebus.classifier import OnnxClassifier
 from imagebus.config import read_settings
 from imagebus.errors import ConfigError
 from imagebus.images import load_images
-from imagebus.state import OpenPackage, OpenPackages
+from imagebus.open_packages import OpenPackage, OpenPackages
 
 from ..fakes import LABELS, package
 from .rig import CANARY
