@@ -90,3 +90,21 @@ def test_a_header_whose_name_is_no_text_does_not_stop_its_reader(
     message = received(broker, config, record_batch(b"1", IMAGE, [(b"\xff\xfe", b"x"), (b"b", b"y")]))
 
     assert (message.key, message.value) == (b"1", IMAGE)
+
+
+def test_a_header_whose_name_is_no_text_does_not_stop_a_reader_that_has_read_many_others(
+    broker: EmbeddedBroker, config: Path
+) -> None:
+    topic = f"raw-{uuid.uuid4().hex[:8]}"
+    with connect("kafka", config, topics=[topic], partitions=1) as transport:
+        transport.subscribe(topic)
+        for _ in range(50):
+            transport.publish(Message(topic, b"before", headers=[("a", b"x")]))
+        before: list[Message] = []
+        while len(before) < 50:
+            before += transport.receive(50, SECONDS)
+        produce_raw(broker.bootstrap, topic, record_batch(b"1", IMAGE, [(b"\xff\xfe", b"x")]))
+
+        (message,) = transport.receive(1, SECONDS)
+
+        assert (message.key, message.value, list(message.headers)) == (b"1", IMAGE, [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import random
 import threading
 import time
@@ -450,10 +451,15 @@ def _leave(consumer: Consumer) -> None:
         log.warning("the group was not left in %.0f s: no coordinator answers", CLOSE_SECONDS)
 
 
+# Not `record.headers()`: Python 3.11 and later, once that line has run some ten times, calls C code without a look at
+# whether it failed. The driver's broken list for a name that is not UTF-8 would get through, and end the process.
+_ask_for_headers = operator.methodcaller("headers")
+
+
 def _headers(record: Record) -> list[tuple[str, bytes | None]]:
     """A received record's headers, with values of bytes or None."""
     try:
-        return cast(list[tuple[str, bytes | None]], record.headers() or [])
+        return cast(list[tuple[str, bytes | None]], _ask_for_headers(record) or [])
     except SystemError:  # the driver's answer to a name that is not UTF-8; to be asked once only
         return []
 
