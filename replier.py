@@ -97,7 +97,8 @@ def main() -> int:
     )
     if args.replay_dlt:
         return replay(connect(), dead_letter_topic, args)
-    classifier = load_classifier(args)
+    with cli.flag("--model"):
+        classifier = load_classifier(args)
     exactly_once = args.guarantee == "exactly-once"
     transactional_id = f"{args.group}-{args.name}" if exactly_once else None
     with connect(transactional_id=transactional_id) as transport:
@@ -115,7 +116,8 @@ def main() -> int:
         stopped = threading.Event()
         cli.on_stop_signal(worker.stop)
         if args.metrics_port is not None:
-            imagebus.serve_metrics(worker.metrics, args.metrics_port)
+            with cli.flag("--metrics-port"):
+                imagebus.serve_metrics(worker.metrics, args.metrics_port)
         transport.subscribe(
             args.requests, args.group, on_assigned=Announcer(classifier, args.requests, args.group)
         )

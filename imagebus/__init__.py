@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     )
     from imagebus.images import ImageSet, load_images
     from imagebus.metrics import serve_metrics
-    from imagebus.open_packages import OpenPackage, OpenPackages
+    from imagebus.open_packages import OpenPackages, Package
     from imagebus.process import tune_for_serving
     from imagebus.replay import replay_dead_letters
+    from imagebus.streaming import Outcome
     from imagebus.transports import connect
     from imagebus.transports.base import Transport
     from imagebus.transports.memory import MemoryBus, MemoryTransport
@@ -65,9 +66,10 @@ _HOMES = {
     ],
     "imagebus.images": ["ImageSet", "load_images"],
     "imagebus.metrics": ["serve_metrics"],
-    "imagebus.open_packages": ["OpenPackage", "OpenPackages"],
+    "imagebus.open_packages": ["OpenPackages", "Package"],
     "imagebus.process": ["tune_for_serving"],
     "imagebus.replay": ["replay_dead_letters"],
+    "imagebus.streaming": ["Outcome"],
     "imagebus.transports": ["connect"],
     "imagebus.transports.base": ["Transport"],
     "imagebus.transports.memory": ["MemoryBus", "MemoryTransport"],
@@ -94,8 +96,9 @@ __all__ = [
     "Model",
     "ModelError",
     "OnnxClassifier",
-    "OpenPackage",
     "OpenPackages",
+    "Outcome",
+    "Package",
     "Prediction",
     "PublishFailed",
     "Reply",

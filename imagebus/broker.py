@@ -70,9 +70,9 @@ class EmbeddedBroker:
         config: Mapping[str, str] | None = None,
     ) -> None:
         if nodes not in (1, 3):
-            raise ConfigError(f"--nodes is 1 or 3, not {nodes}")
+            raise ConfigError(f"nodes is 1 or 3, not {nodes}")
         if port is not None and not 1 <= port <= 65536 - nodes:
-            raise ConfigError(f"--port is between 1 and {65536 - nodes}, not {port}")
+            raise ConfigError(f"port is between 1 and {65536 - nodes}, not {port}")
         self.ports = list(range(port, port + nodes)) if port else _free_ports(nodes)
         self.bootstrap = ",".join(f"localhost:{port}" for port in self.ports)
         self.stopping = False
@@ -239,7 +239,7 @@ def _check_free(ports: Sequence[int]) -> None:
         if error is None and other and other.errno == errno.EADDRINUSE:  # else: no IPv6 here
             error = other
         if error:
-            raise ConfigError(f"port {port} cannot be used ({error.strerror}): choose another with --port")
+            raise ConfigError(f"port {port} cannot be used ({error.strerror}): choose another port")
 
 
 def _free_ports(count: int, avoid: Sequence[int] = ()) -> list[int]:
@@ -275,7 +275,7 @@ def _open_cluster(folder: Path, nodes: int) -> str:
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"{note} cannot be read: it is not what a broker left there") from None
         if made_for != nodes:
-            raise ConfigError(f"the data folder {folder} was made with --nodes {made_for}, not {nodes}")
+            raise ConfigError(f"the data folder {folder} was made with nodes={made_for}, not {nodes}")
         return cluster_id
     if any(folder.iterdir()):
         raise ConfigError(f"the data folder {folder} is neither empty nor a broker's: choose another")

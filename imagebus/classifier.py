@@ -81,7 +81,7 @@ class OnnxClassifier:
         except ConfigError:
             raise
         except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; --model names the ONNX file") from None
+            raise ConfigError(f"{path}: {error.strerror}") from None
         except Exception as error:  # ONNX Runtime raises classes of its own, with no common root
             raise ConfigError(f"{path}: not a model that ONNX Runtime loads: {_first_line(error)}") from None
 
@@ -139,7 +139,7 @@ class OnnxClassifier:
             )
         classes = output.shape[1]
         if not self.labels:
-            raise ConfigError(f"{path}: it does not name its {classes} classes; --labels does")
+            raise ConfigError(f"{path}: it does not name its {classes} classes, and no labels are given")
         if len(self.labels) != classes:
             raise ConfigError(f"{path}: it has {classes} classes, but {len(self.labels)} labels are given")
         shown = (self.model.name, self.model.version, *self.labels)

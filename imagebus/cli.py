@@ -1,4 +1,4 @@
-"""What the two scripts share: the four options, one-line errors, and stopping on a signal."""
+"""What the programs share: their common options, one-line errors, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -25,26 +26,60 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if action.default else action.help
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the options that both scripts have."""
+def parser(
+    description: str | None, *, replies: bool = True, failed: str = "the bus failed"
+) -> argparse.ArgumentParser:
+    """An argument parser with the options that all programs have: `-t2` where `replies` are sent or read.
+
+    `failed` says in the help when the exit status is 1.
+    """
     options = argparse.ArgumentParser(
         description=(description or "").partition("\n")[0],
+        epilog=f"Exit status: 0 on success or Ctrl-C, 1 if {failed}, 2 for a bad flag, file or setting.",
         formatter_class=_Help,
     )
-    bus = options.add_argument_group("bus")
-    bus.add_argument(
-        "-f", dest="config", metavar="FILE", default="kafka.config", help="config file of the cluster"
+    add = options.add_argument_group("bus").add_argument
+    add(
+        "-f",
+        dest="config",
+        type=config_file,
+        metavar="FILE",
+        default="kafka.config",
+        help="Kafka settings, or a service account's JSON with -c google",
     )
-    bus.add_argument(
-        "-t1", dest="requests", metavar="TOPIC", default="requests", help="topic of the requests"
-    )
-    bus.add_argument("-t2", dest="replies", metavar="TOPIC", default="replies", help="topic of the replies")
-    bus.add_argument(
-        "-c", dest="cloud", choices=CLOUDS, default="kafka", help="which kind of bus the config file names"
-    )
-    bus.add_argument("--partitions", type=positive, default=6, metavar="N", help="of topics that are created")
-    options.add_argument("--verbose", action="store_true", help="log each message")
+    add("-t1", dest="requests", metavar="TOPIC", default="requests", help="topic for requests")
+    if replies:
+        add("-t2", dest="replies", metavar="TOPIC", default="replies", help="topic for replies")
+    add("-c", dest="cloud", choices=CLOUDS, default="kafka", help="kind of bus that FILE is for")
+    add("--partitions", type=positive, default=6, metavar="N", help="partitions of topics it creates")
+    options.add_argument("--verbose", action="store_true", help="log every message")
     return options
+
+
+def replay_options(parser: argparse.ArgumentParser, title: str) -> None:
+    """The options of `imagebus.replay`, under a title of their own."""
+    add = parser.add_argument_group(title).add_argument
+    add("--dry-run", action="store_true", help="list the dead letters without sending any")
+    add("--code", metavar="CODE", help="send only those with this code, such as KILLER")
+    add("--max-rounds", type=positive, default=3, metavar="N", help="times one message may be sent back")
+
+
+def config_file(path: str) -> str:
+    """A file that is there, as an argparse type, but with one line of its own; `connect` judges what is in it."""
+    if not Path(path).exists():
+        raise ConfigError(f"-f {path}: no such file")
+    return path
+
+
+def dead_letter_topic(requests: str) -> str:
+    """Where requests of this topic go that cannot be answered."""
+    return f"{requests}.dlt"
+
+
+def check_topics(args: argparse.Namespace) -> None:
+    """Raise `ConfigError` for replies that would be read as requests or dead letters."""
+    if args.replies in (args.requests, dead_letter_topic(args.requests)):
+        raise ConfigError(f"-t2 {args.replies}: the replies need a topic of their own")
 
 
 def positive(text: str) -> int:
@@ -107,6 +142,15 @@ def on_stop_signal(stop: Callable[[], None]) -> None:
 
     signal.signal(signal.SIGINT, first)
     signal.signal(signal.SIGTERM, first)
+
+
+@contextmanager
+def flag(name: str) -> Iterator[None]:
+    """Put a flag before a `ConfigError` from inside: the package's own errors speak of files and parameters."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{name} {error}") from None
 
 
 def run(main: Callable[[], int]) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,8 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
+from imagebus.open_packages import OpenPackages, Package
+from imagebus.streaming import Stream
 from imagebus.transports.base import Transport
 from imagebus.wire.envelope import TOP
 from imagebus.wire.message import Message
@@ -168,6 +170,46 @@ class Client:
             waiting.append(self.submit(images, timeout=timeout))
         while waiting:
             yield waiting.popleft().result()
+
+    def stream(
+        self,
+        packages: Iterable[Package],
+        *,
+        interval: float = 0.0,
+        at_most: int = 1000,
+        timeout: float | None = None,
+        top: int = TOP,
+        state: OpenPackages | None = None,
+        on_silence: Callable[[], object] = lambda: None,
+    ) -> Stream:
+        """Send packages and iterate over their outcomes, each as soon as it is known, until all are in.
+
+            for outcome in client.stream(Package(images) for images in camera):
+                print(outcome.package.number, outcome.result)
+
+        One package is sent every `interval` seconds, however long the replies take, but none while
+        `at_most` are open: those are made up for later. `packages` is read one package ahead. What `submit`'s
+        future would raise is an outcome too. A bus that has failed for good ends the iteration with its
+        `TransportError`; the packages that are open then have no outcome. `Stream.stop` ends it early.
+
+        With `state`, each package is on disk from before it is sent until its outcome was handed out and the
+        next one is asked for; what an earlier process left there is sent first, at once, under the same ids.
+        `on_silence` is called when packages are open and no outcome has come for two seconds, and not again
+        until one has. `timeout` and `top` are as in `submit`.
+        """
+
+        def send(package: Package) -> Future[Reply]:
+            return self.submit(package.images, timeout=timeout, top=top, id=package.id)
+
+        return Stream(
+            send,
+            lambda: self._failure,
+            packages,
+            interval=interval,
+            at_most=at_most,
+            state=state,
+            on_silence=on_silence,
+        )
 
     @property
     def failure(self) -> TransportError | None:

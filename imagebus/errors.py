@@ -1,7 +1,7 @@
 """What can go wrong, drawn as a tree. Whoever catches `ImageBusError` catches all of it.
 
     ImageBusError
-    ├── ConfigError         a flag, a file or a setting is wrong: nothing was started
+    ├── ConfigError         a parameter, a file or a setting is wrong: nothing was started
     ├── BrokerError         the embedded broker could not be fetched or started
     ├── TransportError      the bus did not do its part
     │   ├── ConnectionFailed    no broker answers, or it refuses the login
@@ -45,7 +45,7 @@ class ImageBusError(Exception):
 
 
 class ConfigError(ImageBusError):
-    """A flag, a file or a setting is wrong. The scripts print it and exit with 2."""
+    """A parameter, a file or a setting is wrong, and the text names it. The scripts print it and exit with 2."""
 
 
 class BrokerError(ImageBusError):

@@ -48,16 +48,14 @@ def load_images(path: str | Path = SAMPLE) -> ImageSet:
         if path.exists()
         else "no such file or folder"
     )
-    raise ConfigError(f"--images {path}: {problem}")
+    raise ConfigError(f"{path}: {problem}")
 
 
 def _from_npz(path: Path) -> ImageSet:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "images" not in arrays:
-                raise ConfigError(
-                    f"--images {path}: it has no array called images, but {', '.join(arrays) or 'none'}"
-                )
+                raise ConfigError(f"{path}: it has no array called images, but {', '.join(arrays) or 'none'}")
             # A member that is no array comes as its bytes.
             images = np.asarray(arrays["images"])
             labels, names = (
@@ -67,36 +65,32 @@ def _from_npz(path: Path) -> ImageSet:
         raise
     except Exception as error:  # damage shows as zlib's, zipfile's, Python's or NumPy's error, as it likes
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"--images {path}: cannot be read as .npz: {reason}") from None
+        raise ConfigError(f"{path}: cannot be read as .npz: {reason}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise ConfigError(
-            f"--images {path}: images is {images.dtype} {images.shape}, expected uint8 (N, 28, 28)"
-        )
+        raise ConfigError(f"{path}: images is {images.dtype} {images.shape}, expected uint8 (N, 28, 28)")
     if labels is None:
         return ImageSet(images)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         expected = f"whole numbers ({len(images)},)"
-        raise ConfigError(f"--images {path}: labels is {labels.dtype} {labels.shape}, expected {expected}")
+        raise ConfigError(f"{path}: labels is {labels.dtype} {labels.shape}, expected {expected}")
     if names is None:
         return ImageSet(images, tuple(str(label) for label in labels))
     if names.ndim != 1:
-        raise ConfigError(f"--images {path}: names is {names.dtype} {names.shape}, expected texts (K,)")
+        raise ConfigError(f"{path}: names is {names.dtype} {names.shape}, expected texts (K,)")
     if labels.min() < 0 or labels.max() >= len(names):
-        raise ConfigError(
-            f"--images {path}: labels run from {labels.min()} to {labels.max()}, names has {len(names)}"
-        )
+        raise ConfigError(f"{path}: labels run from {labels.min()} to {labels.max()}, names has {len(names)}")
     return ImageSet(images, tuple(str(names[label]) for label in labels))
 
 
 def _from_folder(folder: Path) -> ImageSet:
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _PICTURES)
     if not files:
-        raise ConfigError(f"--images {folder}: no PNG or JPEG file in it")
+        raise ConfigError(f"{folder}: no PNG or JPEG file in it")
     images = []
     for file in files:
         try:
             images.append(read_picture(file.read_bytes()))
         except (BadMessage, OSError) as error:
-            raise ConfigError(f"--images {file}: {error}") from None
+            raise ConfigError(f"{file}: {error}") from None
     labelled = all(file.parent != folder for file in files)
     return ImageSet(np.stack(images), tuple(file.parent.name for file in files) if labelled else None)

@@ -1,4 +1,4 @@
-"""Counts of what a replier did: for its log, and for Prometheus when `--metrics-port` asks for it.
+"""Counts of what a replier did: for its log, and for Prometheus.
 
 Plain numbers, because they are touched for every message; `prometheus_client` is loaded only to serve
 them.
@@ -110,4 +110,4 @@ def serve_metrics(metrics: Metrics, port: int, address: str = "127.0.0.1") -> No
     try:
         start_http_server(port, addr=address, registry=registry)
     except OSError as error:
-        raise ConfigError(f"--metrics-port {port} cannot be used: {error.strerror}") from None
+        raise ConfigError(f"{address}:{port} cannot be used: {error.strerror}") from None

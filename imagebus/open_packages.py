@@ -1,10 +1,11 @@
-"""Open packages on disk, so that a requestor that was killed can ask again for what it never heard of."""
+"""Packages of images, and the open ones on disk: a requestor that was killed re-sends those without an answer."""
 
 from __future__ import annotations
 
 import fcntl
+import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -19,13 +20,13 @@ MAX_NUMBER = 10**12  # of a package; a thousand a second would take thirty years
 
 
 @dataclass(frozen=True)
-class OpenPackage:
-    """A package that was sent, or about to be, and whose outcome was not shown yet."""
+class Package:
+    """Images that are asked about in one request, and what their sender knows of them."""
 
-    id: str  # of its request
-    number: int
     images: Images
-    truths: tuple[str, ...] | None = None
+    truths: tuple[str, ...] | None = None  # the right label of each
+    number: int = 1  # the sender's own count
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))  # of the request
 
 
 class OpenPackages:
@@ -42,24 +43,26 @@ class OpenPackages:
             self._lock: IO[bytes] = (self._folder / "lock").open("wb")
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"--state {folder}: another requestor is using it") from None
+            raise ConfigError(f"{folder}: another requestor is using it") from None
         except OSError as error:
-            raise ConfigError(f"--state {folder}: {error.strerror}") from None
+            raise ConfigError(f"{folder}: {error.strerror}") from None
 
-    def load(self) -> list[OpenPackage]:
+    def load(self) -> list[Package]:
         """What was open when the last process ended, by number. `ConfigError` for a file that is not ours."""
         return sorted(self._read(), key=lambda package: package.number)
 
-    def _read(self) -> Iterator[OpenPackage]:
+    def _read(self) -> Iterator[Package]:
         for path in self._folder.glob("*.open"):
             try:
                 yield _decode(path.read_bytes())
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ConfigError(
-                    f"--state {path}: not a package that a requestor left there: {error}"
-                ) from None
+                raise ConfigError(f"{path}: not a package that a requestor left there: {error}") from None
 
-    def add(self, package: OpenPackage) -> None:
+    def next_number(self) -> int:
+        """One more than the highest number that was left, or 1; raises as `load` does."""
+        return 1 + max((package.number for package in self._read()), default=0)
+
+    def add(self, package: Package) -> None:
         """Write it down; called before it is sent."""
         about = asdict(package)
         pixels: Images = about.pop("images")
@@ -79,7 +82,7 @@ class OpenPackages:
         return self._folder / f"{id}.open"
 
 
-def _decode(content: bytes) -> OpenPackage:
+def _decode(content: bytes) -> Package:
     """What `OpenPackages.add` wrote; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
     about, _, pixels = content.partition(b"\n")
     fields = orjson.loads(about)
@@ -95,4 +98,4 @@ def _decode(content: bytes) -> OpenPackage:
         not isinstance(truths, list) or len(truths) != len(images) or set(map(type, truths)) != {str}
     ):
         raise ValueError("its truths are not those of its images")
-    return OpenPackage(id, number, images, None if truths is None else tuple(truths))
+    return Package(images, None if truths is None else tuple(truths), number, id)

@@ -132,14 +132,14 @@ def test_a_taken_port_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) ->
 
     assert status == 2
     assert capsys.readouterr().err == (
-        f"error: port {port} cannot be used (Address already in use): choose another with --port\n"
+        f"error: port {port} cannot be used (Address already in use): choose another port\n"
     )
 
 
 def test_wrong_numbers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--nodes is 1 or 3, not 2"):
+    with pytest.raises(ConfigError, match="nodes is 1 or 3, not 2"):
         EmbeddedBroker(nodes=2)
-    with pytest.raises(ConfigError, match="--port is between 1 and 65533, not 65535"):
+    with pytest.raises(ConfigError, match="port is between 1 and 65533, not 65535"):
         EmbeddedBroker(port=65535, nodes=3)
 
 
@@ -159,7 +159,7 @@ def test_a_folder_in_use_or_made_for_other_nodes_is_refused(tmp_path: Path) -> N
     ):
         EmbeddedBroker(data=tmp_path / "data").start()
 
-    with pytest.raises(ConfigError, match="was made with --nodes 1, not 3"):
+    with pytest.raises(ConfigError, match="was made with nodes=1, not 3"):
         EmbeddedBroker(data=tmp_path / "data", nodes=3).start()
 
 

@@ -104,7 +104,7 @@ def test_what_cannot_be_served_is_refused_with_one_line(tmp_path: Path) -> None:
         "not a model that ONNX Runtime loads": (text, LABELS),
         "its input is tensor(float) ['n', 32, 32]": (model_file(tmp_path / "a", shape=("n", 32, 32)), LABELS),
         "its input is tensor(double)": (model_file(tmp_path / "b", input_type=TensorProto.DOUBLE), LABELS),
-        "does not name its 10 classes; --labels does": (model_file(tmp_path / "c"), ()),
+        "does not name its 10 classes, and no labels are given": (model_file(tmp_path / "c"), ()),
         "it has 10 classes, but 2 labels are given": (model_file(tmp_path / "d"), ("a", "b")),
     }
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fuzz import decode_reply, decode_request
 from imagebus.config import read_settings
 from imagebus.errors import BadMessage, ConfigError, ErrorCode
-from imagebus.open_packages import OpenPackage, OpenPackages
+from imagebus.open_packages import OpenPackages, Package
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.message import Message
@@ -275,11 +275,11 @@ def test_no_value_of_a_config_file_is_shown(lines: list[tuple[str, str, str, str
 
 
 open_packages = st.builds(
-    lambda id, number, seed, count, labels: OpenPackage(
-        id,
-        number,
+    lambda id, number, seed, count, labels: Package(
         np.random.default_rng(seed).integers(0, 256, (count, 28, 28), np.uint8),
         None if labels is None else tuple(labels[0] for _ in range(count)),
+        number,
+        id,
     ),
     ids,
     st.integers(1, 10**12),
@@ -290,7 +290,7 @@ open_packages = st.builds(
 
 
 @given(open_packages)
-def test_an_open_package_comes_back_as_it_was_left(package: OpenPackage) -> None:
+def test_an_open_package_comes_back_as_it_was_left(package: Package) -> None:
     with TemporaryDirectory() as folder:
         packages = OpenPackages(folder)
         packages.add(package)
@@ -327,7 +327,7 @@ def test_any_file_of_a_state_folder_is_a_package_or_a_config_error(content: byte
     with written(content) as path:
         packages = OpenPackages(path.parent)
         problem = ""
-        left: list[OpenPackage] = []
+        left: list[Package] = []
         try:
             left = packages.load()
         except ConfigError as refused:

@@ -347,7 +347,7 @@ def test_metrics_are_served_on_loopback_and_the_port_is_not_shared(bus: Bus) -> 
     assert "imagebus_requests_total 1.0" in metrics
     assert "imagebus_images_total 2.0" in metrics
     assert other.wait() == 2
-    assert f"--metrics-port {port} cannot be used" in other.wait_for("replier.py: ")
+    assert f"--metrics-port 127.0.0.1:{port} cannot be used" in other.wait_for("replier.py: ")
 
 
 def run(code: str) -> str:

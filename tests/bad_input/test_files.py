@@ -24,7 +24,7 @@ from imagebus.classifier import OnnxClassifier
 from imagebus.config import read_settings
 from imagebus.errors import ConfigError
 from imagebus.images import load_images
-from imagebus.open_packages import OpenPackage, OpenPackages
+from imagebus.open_packages import OpenPackages, Package
 
 from ..fakes import LABELS, package
 from .rig import CANARY
@@ -338,7 +338,7 @@ def left(folder: Path, content: bytes) -> Path:
     return path
 
 
-def opened(folder: Path) -> list[OpenPackage]:
+def opened(folder: Path) -> list[Package]:
     packages = OpenPackages(folder)
     try:
         return packages.load()
