@@ -14,10 +14,8 @@ import errno
 import fcntl
 import json
 import logging
-import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -29,14 +27,11 @@ from typing import Self
 from imagebus.errors import BrokerError, ConfigError
 from imagebus.kafka_jars import KAFKA_VERSION, find_java, kafka_jars
 from imagebus.kafka_node import Node, Runtime, new_id
+from imagebus.ports import bind_error, free_ports
 
 START_LIMIT = 60.0  # seconds until all nodes are ready; a slow machine's first start is the measure
 POLL = 0.02  # seconds between two looks at starting nodes
 WATCH = 0.1  # seconds between two looks at running nodes
-
-# For the ports that nobody chose. Systems give client sockets higher ones (from 32768 on Linux, 49152
-# on macOS), so no client can be sitting on a killed node's port when the node comes back.
-FREE_PORTS = range(20000, 32000)
 
 SERVER_PROPERTIES = {
     "log.dirs": "log",  # in the node's folder, where its process runs
@@ -73,7 +68,7 @@ class EmbeddedBroker:
             raise ConfigError(f"nodes is 1 or 3, not {nodes}")
         if port is not None and not 1 <= port <= 65536 - nodes:
             raise ConfigError(f"port is between 1 and {65536 - nodes}, not {port}")
-        self.ports = list(range(port, port + nodes)) if port else _free_ports(nodes)
+        self.ports = list(range(port, port + nodes)) if port else free_ports(nodes)
         self.bootstrap = ",".join(f"localhost:{port}" for port in self.ports)
         self.stopping = False
         self.data = Path(data).expanduser().absolute() if data is not None else None
@@ -105,7 +100,7 @@ class EmbeddedBroker:
 
     def _lay_out(self, cluster_id: str, folder: Path, runtime: Runtime) -> list[Node]:
         count = len(self.ports)
-        inner = _free_ports(2 * count, avoid=self.ports)
+        inner = free_ports(2 * count, avoid=self.ports)
         node_ports, controller_ports = inner[:count], inner[count:]
         voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controller_ports, start=1))
         nodes = []
@@ -195,7 +190,7 @@ class EmbeddedBroker:
 def _listeners(client: int, node: int, controller: int) -> dict[str, str]:
     """A node's listeners. `localhost` may mean ::1 to a client, so that is served where it exists."""
     listeners = {"CLIENTS": f"127.0.0.1:{client}"}
-    if _bind_error("::1", client) is None:
+    if bind_error("::1", client) is None:
         listeners["CLIENTS6"] = f"[::1]:{client}"
     listeners["NODES"] = f"127.0.0.1:{node}"
     advertised = {name: f"127.0.0.1:{node if name == 'NODES' else client}" for name in listeners}
@@ -221,34 +216,14 @@ def _replication(nodes: int) -> dict[str, str]:
     }
 
 
-def _bind_error(host: str, port: int) -> OSError | None:
-    """Why a server could not listen there now; None when it could."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does
-            server.bind((host, port))
-    except OSError as error:
-        return error
-    return None
-
-
 def _check_free(ports: Sequence[int]) -> None:
     for port in ports:
-        error = _bind_error("127.0.0.1", port)
-        other = _bind_error("::1", port)
+        error = bind_error("127.0.0.1", port)
+        other = bind_error("::1", port)
         if error is None and other and other.errno == errno.EADDRINUSE:  # else: no IPv6 here
             error = other
         if error:
             raise ConfigError(f"port {port} cannot be used ({error.strerror}): choose another port")
-
-
-def _free_ports(count: int, avoid: Sequence[int] = ()) -> list[int]:
-    """So many free ports in a row, in a place picked at random: two brokers seldom pick the same."""
-    while True:
-        first = random.choice(FREE_PORTS[:-count])
-        ports = list(range(first, first + count))
-        if not any(port in avoid or _bind_error("127.0.0.1", port) for port in ports):
-            return ports
 
 
 def _check_unused(folder: Path) -> None:

@@ -15,18 +15,12 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from imagebus.broker import EmbeddedBroker, main
 from imagebus.errors import BrokerError, ConfigError
 from imagebus.kafka_jars import cache_folder, kafka_jars, locked_jars
+from imagebus.ports import free_ports
 from imagebus.processes import descendants
 
 from .programs import SECONDS, Program, python, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("kafka_jars_here")
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
 
 
 def write(broker: EmbeddedBroker, topic: str, *values: bytes) -> None:
@@ -60,7 +54,7 @@ def start(*options: str) -> Program:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_is_and_stops_with_0_on_a_signal(number: signal.Signals) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     program = start("--port", str(port))
     kafka = descendants(program.pid)
 
@@ -73,7 +67,8 @@ def test_it_says_where_it_is_and_stops_with_0_on_a_signal(number: signal.Signals
 
 
 def test_nothing_is_left_when_it_is_killed() -> None:
-    program = start("--port", str(free_port()))
+    (port,) = free_ports(1)
+    program = start("--port", str(port))
     kafka = descendants(program.pid)
 
     program.send(signal.SIGKILL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -27,6 +26,7 @@ from PIL import Image
 
 from imagebus import OnnxClassifier, load_images
 from imagebus.broker import EmbeddedBroker
+from imagebus.ports import free_ports
 
 from .buses import Bus, records
 from .programs import ROOT, python
@@ -331,9 +331,7 @@ def test_a_mistake_is_one_clear_line(
 
 
 def test_metrics_are_served_on_loopback_and_the_port_is_not_shared(bus: Bus) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     bus.replier("--metrics-port", str(port))
     with bus.client() as client:
         client.predict(np.zeros((2, 28, 28), np.uint8))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from google.pubsub_v1 import PublisherClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
-from imagebus.broker import FREE_PORTS
+from imagebus.ports import free_ports
 from imagebus.processes import Child, descendants, kill_child, start_child
 
 SECONDS = 60.0  # until it answers
@@ -59,7 +58,7 @@ class PubSubEmulator:
 
     def __init__(self, project: str = "project-of-nobody") -> None:
         self.project = project
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self.host = f"127.0.0.1:{self.port}"
         self._folder: Path | None = None
         self._child: Child | None = None
@@ -168,16 +167,3 @@ def _listens(port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1.0)
         return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    """A port below the ephemeral ones, where no client's socket can take it between `kill` and `start`."""
-    while True:
-        port = random.choice(FREE_PORTS)
-        with socket.socket() as server:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                server.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 import struct
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagebus.broker import EmbeddedBroker
+from imagebus.ports import free_ports
 
 from .conftest import Start, Write
 
@@ -51,11 +51,9 @@ def test_the_embedded_broker_listens_on_loopback_only(broker: EmbeddedBroker) ->
 def test_the_metrics_page_listens_on_loopback_only(
     broker: EmbeddedBroker, written: Write, start: Start
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    (port,) = free_ports(1)
     config = written({"bootstrap.servers": broker.bootstrap})
-    replier = start("replier.py", "-f", config, "-t1", "re-q", "-t2", "re-p", "--metrics-port", port)
+    replier = start("replier.py", "-f", config, "-t1", "re-q", "-t2", "re-p", "--metrics-port", str(port))
     replier.wait_for(" ready: ")
 
     addresses = listens_on(replier.pid)
