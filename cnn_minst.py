@@ -381,6 +381,16 @@ class KerasModel:
     sha256: str
 
 
+@dataclass(frozen=True)
+class KerasImages:
+    """Which images it takes: their size in pixels, the numbers of a pixel, and their type."""
+
+    height: int = 28
+    width: int = 28
+    channels: int = 1
+    dtype: str = "uint8"
+
+
 class KerasClassifier:
     """A `.keras` file as what `replier.py --runtime keras` serves. Errors as `load_network`'s."""
 
@@ -389,6 +399,7 @@ class KerasClassifier:
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         self.model = KerasModel(self._network.name, version_of(self._network), digest)
         self.labels: tuple[str, ...] = LABELS
+        self.spec = KerasImages()
         for count in (1, 2):  # the second size makes Keras compile for all sizes, before the first request
             self.predict(np.zeros((count, 28, 28), np.uint8))
 

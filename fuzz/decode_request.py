@@ -14,13 +14,13 @@ import zlib
 
 import numpy as np
 
-from imagebus.errors import BadMessage, ErrorCode
+from imagebus.errors import BadMessage
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.wire.dead_letters import DEAD_LETTER_CODE
 from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.message import Message
-from imagebus.wire.pixels import Images
-from imagebus.wire.requests import read_envelope
+from imagebus.wire.pixels import FASHION, Images
+from imagebus.wire.requests import read_request
 from imagebus.wire.results import ErrorReply, Model, Probabilities, Reply, decode_reply
 from imagebus.worker import Worker
 
@@ -36,6 +36,7 @@ class AlwaysTheFirst:
 
     model = Model("always-the-first", "1", "0" * 64)
     labels = ("a", "b")
+    spec = FASHION
 
     def predict(self, images: Images) -> Probabilities:
         """The first label, with certainty."""
@@ -58,24 +59,26 @@ def check(message: Message) -> Message:
     assert len(outcomes) == 1
     (outcome,) = outcomes
     assert size(outcome) < BUS_TAKES
+    code: str | None = None
     try:
-        id = read_envelope(message).id
+        envelope = read_request(message, FASHION, reply_topics=[REPLIES]).envelope
     except BadMessage as error:
+        code, envelope = error.code, error.envelope
+    if envelope is None:
         assert outcome.topic == DEAD_LETTERS
-        assert outcome.header(DEAD_LETTER_CODE) == error.code
-        assert error.code in _NOT_ANSWERED
+        assert outcome.header(DEAD_LETTER_CODE) == code
+        assert code in _NOT_ANSWERED
         assert message.value.startswith(outcome.value)
         return outcome
     assert outcome.topic == REPLIES
-    assert outcome.header("correlation_id") == id
-    status = outcome.header("status")
-    assert status in ("ok", "error")
+    assert outcome.header("correlation_id") == envelope.id
+    assert outcome.header("status") == ("error" if code else "ok")
     if not outcome.value.startswith((b'{"model_name":', b'{"error":"')):  # Open Inference Protocol V2
         reply = decode_reply(outcome)
-        assert reply.id == id
+        assert reply.id == envelope.id
         assert reply.sha256 == sha256_hex(message.value)
-        assert isinstance(reply, Reply if status == "ok" else ErrorReply)
-        assert isinstance(reply, Reply) or reply.code in list(ErrorCode)
+        assert isinstance(reply, ErrorReply if code else Reply)
+        assert isinstance(reply, Reply) or reply.code == code
     return outcome
 
 

@@ -15,11 +15,11 @@ from PIL import Image, PngImagePlugin
 
 from fuzz.decode_request import AlwaysTheFirst
 from imagebus.errors import BadMessage
+from imagebus.wire import openinference
 from imagebus.wire.envelope import JPEG, PNG, V2_JSON
-from imagebus.wire.message import Message
 from imagebus.wire.pixels import encode_request
 from imagebus.wire.replies import encode_error, encode_reply
-from imagebus.wire.requests import read_envelope
+from imagebus.wire.requests import read_request
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 
@@ -90,8 +90,9 @@ def replies() -> Iterator[tuple[str, bytes]]:
     """The values of replies."""
     classifier = AlwaysTheFirst()
     images = np.zeros((2, 28, 28), np.uint8)
-    own = read_envelope(encode_request(images, "requests", id="1"))
-    v2 = read_envelope(Message("requests", b"{}", b"1", [("content-type", V2_JSON.encode())]))
+    request = encode_request(images, "requests", id="1")
+    own = read_request(request, classifier.spec, reply_topics=()).envelope
+    v2 = own._replace(dialect=openinference.NAME)
     answer = classifier.predict(images)
     for name, envelope in (("own", own), ("v2", v2)):
         reply = encode_reply(envelope, "replies", classifier.model, classifier.labels, answer)

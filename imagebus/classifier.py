@@ -23,7 +23,7 @@ import onnxruntime as ort
 import orjson
 
 from imagebus.errors import ConfigError, ModelError
-from imagebus.wire.pixels import Images
+from imagebus.wire.pixels import FASHION, Images, ImageSpecLike, shape_of
 from imagebus.wire.results import Model, ModelIdentity, Probabilities
 
 # What runs of 16 to 64 images need stays in a core's cache: runs of 160 took a quarter longer for each image. And of
@@ -32,7 +32,6 @@ MAX_IMAGES_PER_RUN = 64
 MIN_IMAGES_PER_RUN = 16  # to share a batch among threads; fewer are done sooner by one
 MAX_LABEL = 100  # characters; with longer ones replies outgrow what the bus takes
 _PROBE = 2  # images predicted at start: the shapes are checked and the kernels are warm
-_INPUT_SHAPES = ((28, 28), (28, 28, 1), (1, 28, 28), (784,))
 
 
 class Classifier(Protocol):
@@ -46,8 +45,12 @@ class Classifier(Protocol):
     def labels(self) -> tuple[str, ...]:
         """The names of its classes."""
 
+    @property
+    def spec(self) -> ImageSpecLike:
+        """Which images it takes."""
+
     def predict(self, images: Images) -> Probabilities:
-        """Probabilities, float32 (N, len(labels)), of uint8 images (N, 28, 28)."""
+        """Probabilities, float32 (N, len(labels)), of N images as `spec` says."""
         ...
 
 
@@ -62,6 +65,7 @@ class OnnxClassifier:
 
     def __init__(self, path: str | Path, *, labels: Sequence[str] = (), threads: int = 0) -> None:
         path = Path(path)
+        self.spec = FASHION
         self._threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="imagebus-model")
         options = ort.SessionOptions()
@@ -122,15 +126,17 @@ class OnnxClassifier:
             "tensor(uint8)": np.uint8,
             "tensor(float)": np.float32,
         }
-        if len(inputs) != 1 or shape not in _INPUT_SHAPES or inputs[0].type not in dtypes:
+        if len(inputs) != 1 or shape not in _input_shapes(self.spec) or inputs[0].type not in dtypes:
             found = ", ".join(f"{each.type} {each.shape}" for each in inputs)
-            raise ConfigError(f"{path}: its input is {found}; expected uint8 or float (N, 28, 28)")
+            raise ConfigError(f"{path}: its input is {found}; expected uint8 or float {shape_of(self.spec)}")
         return inputs[0].name, shape, dtypes[inputs[0].type]
 
     def _check_output(self, path: Path) -> None:
         """One prediction at start: errors are found now, and the first request meets warm kernels."""
         try:
-            output = np.asarray(self._run(np.zeros((_PROBE, 28, 28), np.uint8)))
+            output = np.asarray(
+                self._run(np.zeros((_PROBE, self.spec.height, self.spec.width), self.spec.dtype))
+            )
         except ModelError as error:
             raise ConfigError(f"{path}: {error}") from None
         if output.ndim != 2 or output.shape[0] != _PROBE or output.dtype != np.float32:
@@ -149,6 +155,12 @@ class OnnxClassifier:
             )
         if not (np.all(output >= 0) and np.allclose(output.sum(axis=1), 1, atol=1e-3)):
             self._finish = _softmax
+
+
+def _input_shapes(spec: ImageSpecLike) -> tuple[tuple[int, ...], ...]:
+    """How a network may lay out one image."""
+    height, width = spec.height, spec.width
+    return (height, width), (height, width, 1), (1, height, width), (height * width,)
 
 
 def _softmax(logits: Probabilities) -> Probabilities:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 __all__ = [
     "AccessDenied",
@@ -115,12 +116,14 @@ class BadMessage(ImageBusError):
     """A message that cannot be used, and why.
 
     `code` is one of `ErrorCode`;
-    the text is fixed too and never repeats what the sender wrote.
+    the text is fixed too and never repeats what the sender wrote. `envelope` is the request's
+    (`imagebus.wire.envelope.Envelope`) when its sender can be answered; None makes it a dead letter.
     """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.envelope: Any = None
 
 
 class RequestFailed(ImageBusError):

@@ -9,7 +9,7 @@ import numpy as np
 
 from imagebus.errors import BadMessage, ConfigError
 from imagebus.wire.pictures import read_picture
-from imagebus.wire.pixels import Images
+from imagebus.wire.pixels import FASHION, Images, fits, shape_of
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "fashion-mnist-1000.npz"
 _PICTURES = {".png", ".jpg", ".jpeg"}
@@ -66,8 +66,9 @@ def _from_npz(path: Path) -> ImageSet:
     except Exception as error:  # damage shows as zlib's, zipfile's, Python's or NumPy's error, as it likes
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(f"{path}: cannot be read as .npz: {reason}") from None
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise ConfigError(f"{path}: images is {images.dtype} {images.shape}, expected uint8 (N, 28, 28)")
+    if not fits(images, FASHION) or not len(images):
+        expected = f"{FASHION.dtype} {shape_of(FASHION)}"
+        raise ConfigError(f"{path}: images is {images.dtype} {images.shape}, expected {expected}")
     if labels is None:
         return ImageSet(images)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
@@ -89,7 +90,7 @@ def _from_folder(folder: Path) -> ImageSet:
     images = []
     for file in files:
         try:
-            images.append(read_picture(file.read_bytes()))
+            images.append(read_picture(file.read_bytes(), FASHION))
         except (BadMessage, OSError) as error:
             raise ConfigError(f"{file}: {error}") from None
     labelled = all(file.parent != folder for file in files)

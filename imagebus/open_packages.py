@@ -14,7 +14,7 @@ import orjson
 
 from imagebus.errors import ConfigError
 from imagebus.wire.envelope import is_id
-from imagebus.wire.pixels import Images
+from imagebus.wire.pixels import FASHION, Images
 
 MAX_NUMBER = 10**12  # of a package; a thousand a second would take thirty years to get there
 
@@ -87,7 +87,7 @@ def _decode(content: bytes) -> Package:
     about, _, pixels = content.partition(b"\n")
     fields = orjson.loads(about)
     id, number, truths = fields["id"], fields["number"], fields["truths"]
-    images = np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28)
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, FASHION.height, FASHION.width)
     if not isinstance(id, str) or not is_id(id):
         raise ValueError("its id is none")
     if type(number) is not int or not 1 <= number <= MAX_NUMBER:

@@ -29,7 +29,7 @@ from imagebus.wire.envelope import TOP, Envelope
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import Images
 from imagebus.wire.replies import encode_error, encode_reply
-from imagebus.wire.requests import check_envelope, read_envelope, read_images
+from imagebus.wire.requests import Request, read_request
 from imagebus.wire.results import Probabilities, Ranked, are_probabilities, rank
 
 log = logging.getLogger(__name__)
@@ -221,14 +221,13 @@ class Worker:
         batch = _Batch(messages)
         for place, message in enumerate(messages):
             try:
-                envelope = self._read_envelope(message)
+                envelope, images = self._read(message)
+                batch.answerable.append((place, envelope, images))
             except BadMessage as error:
-                batch.outcomes[place] = self._set_aside(message, error)
-                continue
-            try:
-                batch.answerable.append((place, envelope, self._read_request(envelope, message)))
-            except BadMessage as error:
-                batch.outcomes[place] = self._refuse(envelope, error)
+                if error.envelope is None:
+                    batch.outcomes[place] = self._set_aside(message, error)
+                else:
+                    batch.outcomes[place] = self._refuse(error.envelope, error)
         packages = [images for *_, images in batch.answerable]
         if aside:
             batch.answers = self._model_threads.submit(self._predict, packages)
@@ -255,23 +254,26 @@ class Worker:
         self.metrics.requests += len(batch.messages)
         return [outcomes[place] for place in range(len(batch.messages))]
 
-    def _read_envelope(self, message: Message) -> Envelope:
-        """Who asks; raises `BadMessage` for what becomes a dead letter."""
+    def _read(self, message: Message) -> Request:
+        """What is asked, and by whom; raises `BadMessage` as `read_request` does."""
         if message.attempt > MAX_ATTEMPTS:
             raise BadMessage(
                 ErrorCode.KILLER, f"the replier died {MAX_ATTEMPTS} times with this message in hand"
             )
-        return read_envelope(message)
-
-    def _read_request(self, envelope: Envelope, message: Message) -> Images:
-        """What is asked; raises `BadMessage` for what is answered with an error."""
-        check_envelope(envelope, message, reply_topics=(self._replies,), require_hash=self._require_hash)
+        request = read_request(
+            message,
+            self._classifier.spec,
+            reply_topics=(self._replies,),
+            require_hash=self._require_hash,
+        )
         if message.receipt in self._too_large:
             self._too_large.discard(message.receipt)
-            raise BadMessage(
+            error = BadMessage(
                 ErrorCode.TOO_LARGE, "the reply is larger than the bus takes: ask for fewer images or labels"
             )
-        return read_images(envelope, message)
+            error.envelope = request.envelope
+            raise error
+        return request
 
     def _rank(self, answers: Sequence[Answer]) -> Iterator[Ranked]:
         """The likeliest labels of each package that the model could do, ranked all at once."""

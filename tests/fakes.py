@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
-from imagebus.wire.pixels import Images
+from imagebus.errors import BadMessage
+from imagebus.wire.envelope import Envelope
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import FASHION, Images
+from imagebus.wire.requests import read_request
 from imagebus.wire.results import Model, Probabilities
 
 LABELS = tuple("abcdefghij")
@@ -15,6 +21,7 @@ class FirstPixel:
 
     model = Model("first-pixel", "1", "0" * 64)
     labels = LABELS
+    spec = FASHION
 
     def __init__(self) -> None:
         self.batches: list[int] = []  # images in each call
@@ -27,6 +34,16 @@ class FirstPixel:
         probabilities = np.full((len(images), len(LABELS)), 0.01, np.float32)
         probabilities[np.arange(len(images)), first] = 0.91
         return probabilities
+
+
+def envelope_of(message: Message) -> Envelope:
+    """Who asks, also where what is asked cannot be served."""
+    try:
+        return read_request(message, FASHION, reply_topics=("replies",)).envelope
+    except BadMessage as error:
+        if error.envelope is None:
+            raise
+        return cast(Envelope, error.envelope)
 
 
 def package(*classes: int) -> Images:

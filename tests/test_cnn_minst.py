@@ -21,7 +21,7 @@ from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
 from imagebus.wire.pixels import encode_request
 from imagebus.wire.replies import encode_reply
-from imagebus.wire.requests import read_envelope
+from imagebus.wire.requests import read_request
 from imagebus.wire.results import Reply, decode_reply
 from tests.on_jax import run_on_jax
 from training.card import Facts
@@ -580,10 +580,10 @@ def test_a_reply_tells_which_keras_file_answered(fitted: CNNFashion, tmp_path: P
     classifier = KerasClassifier(tmp_path / "fashion.keras")
     images = np.zeros((2, 28, 28), np.uint8)
     request = encode_request(images, "requests", id="a")
-    envelope = read_envelope(request)
+    envelope, read_back = read_request(request, classifier.spec, reply_topics=["replies"])
 
     message = encode_reply(
-        envelope, "replies", classifier.model, classifier.labels, classifier.predict(images)
+        envelope, "replies", classifier.model, classifier.labels, classifier.predict(read_back)
     )
 
     reply = decode_reply(message)

@@ -21,14 +21,14 @@ from imagebus.open_packages import OpenPackages, Package
 from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.message import Message
-from imagebus.wire.pixels import encode_request
+from imagebus.wire.pixels import FASHION, encode_request
 from imagebus.wire.replies import encode_error, encode_reply
-from imagebus.wire.requests import check_envelope, read_envelope, read_images
+from imagebus.wire.requests import read_request
 from imagebus.wire.results import ErrorReply, Model, Reply
 from imagebus.wire.results import decode_reply as read_reply
 from imagebus.worker import Worker
 
-from .fakes import FirstPixel
+from .fakes import FirstPixel, envelope_of
 
 ids = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=64)
 shown = st.text(max_size=30).filter(str.isprintable)
@@ -128,10 +128,9 @@ def test_a_request_comes_back_as_it_was_made(
     images = np.random.default_rng(seed).integers(0, 256, (count, 28, 28), np.uint8)
 
     message = encode_request(images, "requests", id=id, reply_to=reply_to, deadline=deadline, top=top)
-    envelope = read_envelope(message)
-    check_envelope(envelope, message, reply_topics=["replies"], require_hash=True)
+    envelope, read_back = read_request(message, FASHION, reply_topics=["replies"], require_hash=True)
 
-    np.testing.assert_array_equal(read_images(envelope, message), images)
+    np.testing.assert_array_equal(read_back, images)
     assert (envelope.reply_to, envelope.deadline, envelope.top) == (reply_to, deadline, top)
     assert id in (None, envelope.id)
 
@@ -154,7 +153,7 @@ def asked(id: str, top: int = 3) -> Message:
 def test_a_reply_comes_back_as_it_was_predicted(
     id: str, seed: int, count: int, labels: list[str], names: tuple[str, str, str], top: int
 ) -> None:
-    envelope = read_envelope(asked(id, top))
+    envelope = envelope_of(asked(id, top))
     probabilities = np.random.default_rng(seed).dirichlet([1.0] * len(labels), count).astype(np.float32)
 
     reply = read_reply(encode_reply(envelope, "replies", Model(*names), labels, probabilities))
@@ -172,7 +171,7 @@ def test_a_reply_comes_back_as_it_was_predicted(
 def test_an_error_reply_comes_back_as_it_was_made(
     id: str, code: ErrorCode, text: str, retryable: bool
 ) -> None:
-    envelope = read_envelope(asked(id))
+    envelope = envelope_of(asked(id))
 
     reply = read_reply(encode_error(envelope, "replies", BadMessage(code, text), retryable=retryable))
 

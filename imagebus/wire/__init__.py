@@ -9,4 +9,8 @@ console consumer, under the same key and `correlation_id`:
 
 A request in Open Inference Protocol V2 JSON is answered in V2 JSON. Nothing here knows which bus
 carries the messages.
+
+What a replier receives comes in through `requests.read_request` and goes out through `replies`; what kinds of
+requests there are is a table in `dialects`. A client's two are `pixels.encode_request` and `results.decode_reply`.
+Imports run one way: requests, replies → dialects → openinference, pictures → pixels, results → envelope → message.
 """

@@ -1,14 +1,17 @@
-"""A request's headers, written and read."""
+"""The headers of a request: who asks, where the answer goes, and how the pixels are to be read."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import re
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from imagebus.errors import BadMessage, ErrorCode
-from imagebus.wire.message import Message
+from imagebus.wire.message import MAX_HEADER_BYTES, Message, text_of
+
+OWN = "imagebus"  # our own dialect
 
 RAW = "application/octet-stream"
 PNG = "image/png"
@@ -19,7 +22,7 @@ TOP = 3  # labels listed for each image unless the request's `top` header asks f
 REPLY_PARTITION = "kafka_replyPartition"  # Spring Kafka's name for it
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-TRACEPARENT = re.compile(r"[0-9a-f-]{1,64}")
+_TRACEPARENT = re.compile(r"[0-9a-f-]{1,64}")
 
 
 class Envelope(NamedTuple):
@@ -27,8 +30,9 @@ class Envelope(NamedTuple):
 
     id: str
     sha256: str  # hex digest of the value as it arrived
+    dialect: str = OWN  # in which it asks, and is answered: a name in `imagebus.wire.dialects.DIALECTS`
     content_type: str = RAW
-    claimed_sha256: str | None = None  # what the sender says it is
+    intact: bool | None = None  # whether that is what the sender states; None when it states nothing
     key: bytes | None = None
     reply_to: str | None = None
     deadline: int | None = None  # Unix time in milliseconds
@@ -51,12 +55,59 @@ def sha256_hex(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()
 
 
-def check_hash(claimed: str | None, sha256: str) -> None:
-    """Refuse a value that is not what its sender hashed: `BadMessage` (`HASH_MISMATCH`)."""
-    if claimed is not None and not hmac.compare_digest(claimed.lower().encode(), sha256.encode()):
-        raise BadMessage(
-            ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states"
-        )
+def read_envelope(
+    message: Message,
+    headers: Mapping[str, str],
+    content_type: str,
+    *,
+    dialect: str = OWN,
+    id_in_body: Callable[[bytes], str | None] | None = None,
+) -> Envelope:
+    """Who asks, and where the answer goes; `headers` are the message's texts.
+
+    The id is that of the header, else the key, else what `id_in_body` finds in a value that is what was sent.
+    Raises `BadMessage` when the message cannot be answered: `NO_ID`, `BAD_ID`, `HASH_MISMATCH` and what
+    `id_in_body` raises.
+    """
+    sha256 = sha256_hex(message.value)
+    claimed = headers.get("sha256")
+    intact = None if claimed is None else hmac.compare_digest(claimed.lower().encode(), sha256.encode())
+    id = headers.get("correlation_id")
+    if id is None and message.key:
+        id = text_of(message.key)
+    if id is None and id_in_body is not None:
+        if intact is False:
+            raise hash_mismatch()
+        id = id_in_body(message.value)
+    if id is None:
+        raise BadMessage(ErrorCode.NO_ID, "no correlation_id header, no key and no id in the body")
+    if not is_id(id):
+        raise BadMessage(ErrorCode.BAD_ID, "the request id is not 1 to 64 of A-Z a-z 0-9 . _ -")
+    traceparent = headers.get("traceparent")
+    requestor = headers.get("requestor")
+    return Envelope(
+        id=id,
+        sha256=sha256,
+        dialect=dialect,
+        content_type=content_type,
+        intact=intact,
+        # A reply under a key as large as the request would be larger than what the bus takes.
+        key=message.key if len(message.key or b"") <= MAX_HEADER_BYTES else None,
+        reply_to=headers.get("reply_to"),
+        deadline=_integer(headers.get("deadline")),
+        top=_integer(headers.get("top")) or TOP,
+        traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
+        requestor=requestor if requestor and is_id(requestor) else None,
+        reply_partition=_reply_partition(message) if REPLY_PARTITION in headers else None,
+        status=headers.get("status"),
+        shape=headers.get("shape"),
+        dtype=headers.get("dtype"),
+    )
+
+
+def hash_mismatch() -> BadMessage:
+    """Why a value that is not what its sender hashed is not looked into."""
+    return BadMessage(ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states")
 
 
 def reply_partition_header(number: int) -> tuple[str, bytes]:
@@ -64,12 +115,12 @@ def reply_partition_header(number: int) -> tuple[str, bytes]:
     return REPLY_PARTITION, number.to_bytes(4, "big")
 
 
-def reply_partition(message: Message) -> int | None:
+def _reply_partition(message: Message) -> int | None:
     """What `reply_partition_header` wrote; None for anything else."""
     value = next(value for name, value in message.headers if name == REPLY_PARTITION and value is not None)
     return int.from_bytes(value, "big") if len(value) == 4 and value[0] < 0x80 else None
 
 
-def integer(text: str | None) -> int | None:
+def _integer(text: str | None) -> int | None:
     """A decimal number of at most 18 digits, so that no header can make a huge one."""
     return int(text) if text is not None and _INTEGER.fullmatch(text) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,27 +12,33 @@ import numpy as np
 import orjson
 
 from imagebus.errors import BadMessage, ErrorCode
-from imagebus.wire.envelope import Envelope, check_hash
+from imagebus.wire.envelope import Envelope
+from imagebus.wire.envelope import read_envelope as envelope_of
 from imagebus.wire.message import Message, read_json
-from imagebus.wire.pixels import SIDE, Images, check_shape
-from imagebus.wire.results import ModelIdentity, Probabilities
+from imagebus.wire.pixels import Images, ImageSpecLike, check_shape
+from imagebus.wire.results import ModelIdentity, Probabilities, Ranked
 
+NAME = "open-inference-v2"
 # Members of a V2 body that are read. JSON allows none of them twice, and parsers differ on which one counts.
 _MEMBERS = (b'"id"', b'"inputs"', b'"shape"', b'"datatype"', b'"data"')
 
 
-def id_in_body(message: Message, sha256: str) -> str | None:
-    """The `id` of a V2 body, which is decoded for it: never one that is too large, or not what was sent."""
-    check_hash(message.header("sha256"), sha256)
+def read_envelope(message: Message, headers: Mapping[str, str], content_type: str) -> Envelope:
+    """As our own dialect's, but that the id may stand in the body; then `BadMessage` may have other codes, too."""
+    return envelope_of(message, headers, content_type, dialect=NAME, id_in_body=_id_in_body)
+
+
+def _id_in_body(value: bytes) -> str | None:
+    """The `id` of a request, which is decoded for it."""
     try:
-        body = read_json(message.value)
+        body = read_json(value)
     except orjson.JSONDecodeError:
         return None
     id = body.get("id")
     return id if isinstance(id, str) else None
 
 
-def read_inputs(value: bytes, max_images: int) -> Images:
+def read_inputs(_: Envelope, value: bytes, spec: ImageSpecLike, max_images: int) -> Images:
     """An Open Inference Protocol V2 body: `inputs[0]` of datatype UINT8 or FP32.
 
     FP32 grey levels are 0-1 when none is above 1, else 0-255.
@@ -47,7 +53,7 @@ def read_inputs(value: bytes, max_images: int) -> Images:
         raise BadMessage(ErrorCode.DTYPE, "inputs[0].datatype is neither UINT8 nor FP32")
     if not isinstance(shape, list) or not all(type(number) is int for number in shape):
         raise BadMessage(ErrorCode.SHAPE, "inputs[0].shape is not a list of whole numbers")
-    check_shape(shape, max_images)
+    check_shape(shape, spec, max_images)
     levels = _numbers(data)
     if levels.size != math.prod(shape):
         raise BadMessage(ErrorCode.SHAPE, "inputs[0].data does not have as many numbers as its shape states")
@@ -57,7 +63,7 @@ def read_inputs(value: bytes, max_images: int) -> Images:
         raise BadMessage(ErrorCode.VALUES, "grey levels of datatype UINT8 are whole numbers")
     if datatype == "FP32" and levels.max() <= 1:
         levels = levels * 255
-    return levels.round().astype(np.uint8).reshape(shape[0], SIDE, SIDE)
+    return levels.round().astype(np.uint8).reshape(shape[0], spec.height, spec.width)
 
 
 def _refuse_repeated_members(value: bytes) -> None:
@@ -99,12 +105,16 @@ def _numbers(data: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array(data, np.float64)
 
 
-def outputs(
-    envelope: Envelope, model: ModelIdentity, labels: Sequence[str], probabilities: Probabilities
-) -> dict[str, Any]:
-    """The body of a reply: all probabilities, and the likeliest label of each image."""
+def write_reply(
+    envelope: Envelope,
+    model: ModelIdentity,
+    labels: Sequence[str],
+    probabilities: Probabilities,
+    _: Ranked | None,
+) -> bytes:
+    """The predictions for one request: all probabilities, and the likeliest label of each image."""
     count, classes = probabilities.shape
-    return {
+    body = {
         "model_name": model.name,
         "model_version": model.version,
         "id": envelope.id,
@@ -123,3 +133,9 @@ def outputs(
             },
         ],
     }
+    return orjson.dumps(body)
+
+
+def write_error(envelope: Envelope, error: BadMessage, _: bool) -> bytes:
+    """The error that answers one request."""
+    return orjson.dumps({"error": f"{error.code}: {error}", "id": envelope.id})

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageChops, JpegImagePlugin, PngImagePlugin
 
 from imagebus.errors import BadMessage, ErrorCode
-from imagebus.wire.pixels import SIDE, Images
+from imagebus.wire.envelope import Envelope
+from imagebus.wire.pixels import Images, ImageSpecLike
 
 MAX_PIXELS = 16_000_000  # of one PNG or JPEG: a photograph of a telephone; decoded it has 64 MB
 MAX_SIDE = 65_535  # pixels of one side, JPEG's own limit: Lanczos on a line of 16 million takes 770 MB
@@ -22,17 +23,22 @@ _PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
-def read_picture(encoded: bytes) -> Images:
-    """One PNG or JPEG as uint8 (28, 28).
+def read_one(_: Envelope, value: bytes, spec: ImageSpecLike, __: int) -> Images:
+    """A request of one picture."""
+    return read_picture(value, spec)[np.newaxis]
 
-    The rule: a 28x28 picture is taken as it is. Any other is made grey (ITU-R 601 luma, transparency
-    on black), shrunk or grown until its longer side is 28 (Lanczos), and centred on black, which is
-    Fashion-MNIST's background. Raises `BadMessage` (`BAD_IMAGE`, `PIXELS_MAX`).
+
+def read_picture(encoded: bytes, spec: ImageSpecLike) -> Images:
+    """One PNG or JPEG as uint8 (height, width).
+
+    The rule: a picture of that size is taken as it is. Any other is made grey (ITU-R 601 luma, transparency
+    on black), shrunk or grown until it just fits (Lanczos), and centred on black, which is Fashion-MNIST's
+    background. Raises `BadMessage` (`BAD_IMAGE`, `PIXELS_MAX`).
     """
     try:
         with _opened(encoded) as picture:
             _check_pixels(picture.width, picture.height)
-            return _grey_square(picture)
+            return _grey(picture, spec)
     except BadMessage:
         raise
     except Exception as error:  # a parser that meets nonsense raises anything: struct.error, KeyError, ...
@@ -74,7 +80,7 @@ def _check_pixels(width: int, height: int) -> None:
         )
 
 
-def _grey_square(picture: Image.Image) -> Images:
+def _grey(picture: Image.Image, spec: ImageSpecLike) -> Images:
     if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
@@ -84,12 +90,11 @@ def _grey_square(picture: Image.Image) -> Images:
         grey = ImageChops.multiply(picture.convert("L"), picture.getchannel("A"))
     else:
         grey = picture.convert("L")
-    if grey.size != (SIDE, SIDE):
-        scale = SIDE / max(grey.size)
+    if grey.size != (spec.width, spec.height):
+        scale = min(spec.width / grey.width, spec.height / grey.height)
         size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-        square = Image.new("L", (SIDE, SIDE))
-        square.paste(
-            grey.resize(size, Image.Resampling.LANCZOS), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
-        )
-        grey = square
+        place = ((spec.width - size[0]) // 2, (spec.height - size[1]) // 2)
+        black = Image.new("L", (spec.width, spec.height))
+        black.paste(grey.resize(size, Image.Resampling.LANCZOS), place)
+        grey = black
     return np.array(grey, dtype=np.uint8)

@@ -1,17 +1,16 @@
-"""A reply on its way out."""
+"""The door out: what a replier answers, as a reply message in the dialect of the request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import orjson
 
 from imagebus.errors import BadMessage
+from imagebus.wire.dialects import DIALECTS
 from imagebus.wire.envelope import V2_JSON, Envelope
 from imagebus.wire.message import Message
-from imagebus.wire.openinference import outputs
-from imagebus.wire.results import ModelIdentity, Probabilities, Ranked, as_json, model_as_json, rank
+from imagebus.wire.results import ModelIdentity, Probabilities, Ranked
+
+_JSON = V2_JSON.encode()
 
 
 def encode_reply(
@@ -27,30 +26,14 @@ def encode_reply(
     `ranked` is what `rank` gives for these images with the request's `top` or more, where that was done for
     many requests at once. The id is one that `is_id` lets pass.
     """
-    if envelope.content_type == V2_JSON:
-        return _reply(envelope, topic, b"ok", orjson.dumps(outputs(envelope, model, labels, probabilities)))
-    if ranked is None:
-        ranked = rank(labels, probabilities, envelope.top)
-    body = b'{"id":"%s","sha256":"%s","model":%s,"predictions":%s}' % (
-        envelope.id.encode(),  # which has no character that JSON would escape
-        envelope.sha256.encode(),
-        model_as_json(model.name, model.version, model.sha256),
-        as_json(ranked, envelope.top),
-    )
-    return _reply(envelope, topic, b"ok", body)
+    value = DIALECTS[envelope.dialect].write_reply(envelope, model, labels, probabilities, ranked)
+    return _reply(envelope, topic, b"ok", value)
 
 
 def encode_error(envelope: Envelope, topic: str, error: BadMessage, *, retryable: bool = False) -> Message:
     """The error that answers one request, as its reply message."""
-    if envelope.content_type == V2_JSON:
-        body: dict[str, Any] = {"error": f"{error.code}: {error}", "id": envelope.id}
-    else:
-        body = {
-            "id": envelope.id,
-            "sha256": envelope.sha256,
-            "error": {"code": error.code, "message": str(error), "retryable": retryable},
-        }
-    return _reply(envelope, topic, b"error", orjson.dumps(body))
+    value = DIALECTS[envelope.dialect].write_error(envelope, error, retryable)
+    return _reply(envelope, topic, b"error", value)
 
 
 def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Message:
@@ -58,7 +41,7 @@ def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Messa
         ("correlation_id", envelope.id.encode()),
         ("status", status),
         ("sha256", envelope.sha256.encode()),
-        ("content-type", V2_JSON.encode()),
+        ("content-type", _JSON),
     ]
     if envelope.traceparent is not None:
         headers.append(("traceparent", envelope.traceparent.encode()))

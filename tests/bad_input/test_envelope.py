@@ -12,10 +12,9 @@ from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.wire.dead_letters import DEAD_LETTER_BYTES, DEAD_LETTER_CUT
 from imagebus.wire.message import MAX_BYTES, MAX_HEADERS, Message
 from imagebus.wire.replies import encode_error, encode_reply
-from imagebus.wire.requests import read_envelope
 from imagebus.worker import Worker
 
-from ..fakes import LABELS, FirstPixel, package
+from ..fakes import LABELS, FirstPixel, envelope_of, package
 from .rig import (
     CANARY,
     IMAGE,
@@ -89,7 +88,7 @@ def test_a_content_type_may_have_parameters_and_any_case(content_type: str | Non
 def test_a_reply_put_among_the_requests_is_of_the_wrong_type() -> None:
     model = FirstPixel()
     for content_type in (RAW, V2):
-        envelope = read_envelope(request(content_type=content_type))
+        envelope = envelope_of(request(content_type=content_type))
         answer = encode_reply(envelope, "requests", model.model, LABELS, model.predict(package(1)))
         error = encode_error(envelope, "requests", BadMessage("SHAPE", "text"))
 
@@ -100,12 +99,12 @@ def test_a_reply_put_among_the_requests_is_of_the_wrong_type() -> None:
 def test_an_error_for_a_reply_put_among_the_requests_does_not_pass_for_its_request_s() -> None:
     model = FirstPixel()
     asked = request()
-    answer = encode_reply(read_envelope(asked), "requests", model.model, LABELS, model.predict(package(1)))
+    answer = encode_reply(envelope_of(asked), "requests", model.model, LABELS, model.predict(package(1)))
 
     error = outcome(answer).message
 
     assert error.header("correlation_id") == "1"
-    assert error.header("sha256") != read_envelope(asked).sha256
+    assert error.header("sha256") != envelope_of(asked).sha256
 
 
 def test_what_is_late_is_not_served() -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from imagebus.wire.pictures import MAX_PIXELS, MAX_SIDE, read_picture
+from imagebus.wire.pixels import FASHION
 
 from .rig import CANARY, IMAGE, JPEG, PNG, frugally, outcome, refused, request, served, v2
 
@@ -148,11 +149,11 @@ def test_the_largest_and_oddest_pictures_within_the_limits_are_served(width: int
 
 def test_pixels_that_a_header_claims_and_that_are_not_there_are_black() -> None:
     assert served_as(png(28, 28, b"\0" + b"\x09" * 28))
-    assert read_picture(png(28, 28, b"\0" + b"\x09" * 28)).sum() == 28 * 9
+    assert read_picture(png(28, 28, b"\0" + b"\x09" * 28), FASHION).sum() == 28 * 9
 
 
 def test_a_header_that_claims_less_than_there_is_is_believed() -> None:
-    assert read_picture(png(1, 1, b"\0" + b"\xff" * 1000)).max() == 255
+    assert read_picture(png(1, 1, b"\0" + b"\xff" * 1000), FASHION).max() == 255
 
 
 TEXT = zlib.compress(b"x" * 1_000_000, 9)
@@ -215,7 +216,7 @@ def test_an_interlaced_picture_is_served() -> None:
     first = chunk(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 8, 0, 0, 0, 1))
     interlaced = SIGNATURE + first + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND")
 
-    np.testing.assert_array_equal(read_picture(interlaced), grey)
+    np.testing.assert_array_equal(read_picture(interlaced, FASHION), grey)
     assert served_as(interlaced)
 
 
@@ -225,7 +226,7 @@ def test_a_picture_that_says_it_lies_on_its_side_is_taken_as_it_lies() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn it by 90 degrees to look at it
 
-    turned = read_picture(encoded(upright, "PNG", exif=exif))
+    turned = read_picture(encoded(upright, "PNG", exif=exif), FASHION)
 
     assert (turned[0, 27], turned[27, 27]) == (255, 0)
 
@@ -233,14 +234,14 @@ def test_a_picture_that_says_it_lies_on_its_side_is_taken_as_it_lies() -> None:
 def test_the_transparent_colour_of_a_picture_is_black() -> None:
     white = Image.new("RGB", (28, 28), "white")
 
-    assert (read_picture(encoded(white, transparency=(255, 255, 255))) == 0).all()
+    assert (read_picture(encoded(white, transparency=(255, 255, 255)), FASHION) == 0).all()
 
 
 def test_half_transparent_white_is_half_grey() -> None:
     half = Image.new("LA", (28, 28), (255, 128))
 
-    assert (read_picture(encoded(half)) == 128).all()
-    assert (read_picture(encoded(half.convert("RGBA"))) == 128).all()
+    assert (read_picture(encoded(half), FASHION) == 128).all()
+    assert (read_picture(encoded(half.convert("RGBA")), FASHION) == 128).all()
 
 
 def test_what_a_picture_says_of_itself_is_not_repeated() -> None:

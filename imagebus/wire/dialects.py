@@ -1,0 +1,47 @@
+"""The dialects in which a replier can be asked: one row each.
+
+A further one is a row more: how its requests are told from the others', how they are read, and what is
+written back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from imagebus.errors import BadMessage
+from imagebus.wire import envelope, openinference, pictures, pixels, results
+from imagebus.wire.envelope import JPEG, OWN, PNG, RAW, V2_JSON, Envelope
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images, ImageSpecLike
+from imagebus.wire.results import ModelIdentity, Probabilities, Ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How requests of one kind are read and answered; all but the last two raise `BadMessage`.
+
+    `readers` makes images of a value, by its content type, by which the dialect is identified as well.
+    """
+
+    read_envelope: Callable[[Message, Mapping[str, str], str], Envelope]
+    readers: Mapping[str, Callable[[Envelope, bytes, ImageSpecLike, int], Images]]
+    write_reply: Callable[[Envelope, ModelIdentity, Sequence[str], Probabilities, Ranked | None], bytes]
+    write_error: Callable[[Envelope, BadMessage, bool], bytes]
+
+
+DIALECTS = {
+    OWN: Dialect(
+        envelope.read_envelope,
+        {RAW: pixels.read_raw, PNG: pictures.read_one, JPEG: pictures.read_one},
+        results.write_reply,
+        results.write_error,
+    ),
+    openinference.NAME: Dialect(
+        openinference.read_envelope,
+        {V2_JSON: openinference.read_inputs},
+        openinference.write_reply,
+        openinference.write_error,
+    ),
+}
+BY_CONTENT_TYPE = {content_type: dialect for dialect in DIALECTS.values() for content_type in dialect.readers}

@@ -1,0 +1,1 @@
+"""What is on the wire, file by file."""
