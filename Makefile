@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint bench bench-peers faults fuzz setup clean
+.PHONY: help demo test lint docs bench bench-peers faults fuzz setup clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -18,6 +18,10 @@ lint: setup  ## ruff and strict mypy
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+
+docs:  ## the documentation as a site with a search box, in site/; a broken link is an error
+	@$(PYTHON) tools/install.py docs
+	$(RUN) -m sphinx -W --keep-going -q -c docs -d .cache/doctrees . site
 
 bench: setup  ## images a second and CPU time beside bare ONNX Runtime and a Keras loop
 	$(RUN) -m bench
@@ -35,7 +39,7 @@ fuzz:  ## made-up records and replies for the decoders, FUZZ_SECONDS each: Linux
 	$(RUN) -m fuzz decode_reply -max_total_time=$(FUZZ_SECONDS)
 
 setup:  ## everything that training, tests and benchmarks need
-	@$(PYTHON) tools/install.py train broker google dev
+	@$(PYTHON) tools/install.py train broker google dev docs
 
 clean:  ## remove what was set up here; the jars stay in the user's cache
-	rm -rf .venv .venv-peers
+	rm -rf .venv .venv-peers .cache/doctrees site

@@ -1,6 +1,6 @@
-"""The picture of how cost grows, drawn from the tables of `CAPACITY.md`, so that the two cannot differ.
+"""The picture of how cost grows, drawn from the tables of `docs/benchmarks.md`, so that the two cannot differ.
 
-    python -m bench.picture [--page bench/CAPACITY.md] [--picture bench/growth.png]
+    python -m bench.picture [--page docs/benchmarks.md] [--picture docs/growth.png]
 
 A page that lacks a table is refused in one line.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imagebus import ConfigError, cli
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent.parent / "docs"
 # Section of the page -> the column that grows in it.
 GROWS = {
     "Packages": "images in a package",
@@ -39,7 +39,7 @@ class Curve:
 
 def read_curves(page: str) -> dict[str, list[Curve]]:
     """The curves of each section in `GROWS`. Raises `ConfigError` for a page that lacks one of their columns."""
-    sections = dict(part.partition("\n")[::2] for part in page.split("\n## "))
+    sections = dict(part.partition("\n")[::2] for part in page.split("\n### "))
     curves: dict[str, list[Curve]] = {}
     for section, column in GROWS.items():
         head, *rows = [
@@ -97,7 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.picture", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--page", type=Path, default=FOLDER / "CAPACITY.md", metavar="FILE")
+    parser.add_argument("--page", type=Path, default=FOLDER / "benchmarks.md", metavar="FILE")
     parser.add_argument("--picture", type=Path, default=FOLDER / "growth.png", metavar="FILE")
     args = parser.parse_args()
     draw(read_curves(args.page.read_text(encoding="utf-8")), args.picture)

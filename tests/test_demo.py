@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,15 @@ import pytest
 
 from imagebus.processes import descendants
 
+from .docs.pages import README, blocks, documented
 from .programs import ROOT, python, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("kafka_jars_here")
+
+
+def without_figures(line: str) -> str:
+    """A line as it is printed each time: times, ports and digests differ."""
+    return re.sub(r"[0-9a-f]{12}|[0-9]+", "0", line)
 
 
 def test_make_demo_works_on_a_clean_clone(tmp_path: Path) -> None:
@@ -22,7 +29,7 @@ def test_make_demo_works_on_a_clean_clone(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
 
     done = subprocess.run(
-        ["make", "demo", f"PYTHON={sys.executable}"],
+        [*documented("make demo"), f"PYTHON={sys.executable}"],
         cwd=clone,
         env={name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
         capture_output=True,
@@ -36,6 +43,12 @@ def test_make_demo_works_on_a_clean_clone(tmp_path: Path) -> None:
     assert "sent 20, answered 20, failed 0, lost 0" in lines
     assert any(line.startswith("accuracy ") and line.endswith(" of 100 images") for line in lines)
     assert any(line.startswith("round trip p50 ") for line in lines)
+    (shown,) = blocks(README, "text")
+    printed = iter(map(without_figures, lines))
+    missing = [
+        line for line in shown.text.splitlines() if line != "…" and without_figures(line) not in printed
+    ]
+    assert missing == [], "the README shows what the demo does not print, or in another order"
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(clone) not in listed
 

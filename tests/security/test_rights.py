@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +17,33 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does exp
     ResourceType,
 )
 
+from ..docs.pages import Block, blocks
 from ..programs import ROOT, Program
 from .conftest import Login, SecuredBroker, Start, Write, error_line
 
-PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
+PAGE = ROOT / "docs" / "security.md"
 TOPICS = ("requests", "replies", "requests.dlt")
 KINDS = {
     "--topic": ResourceType.TOPIC,
     "--group": ResourceType.GROUP,
     "--transactional-id": ResourceType.TRANSACTIONAL_ID,
 }
-COMMON = "kafka-acls.sh --bootstrap-server localhost:9092 --command-config admin.config --add"
+COMMON = ["--bootstrap-server", "localhost:9092", "--command-config", "admin.config", "--add"]
+# In place of Kafka's own: each call as a line of words, so that what a shell makes of the page is what is tried.
+KAFKA_ACLS = 'kafka-acls.sh() { printf "%q " "$@"; echo; }'
 
 
-def read_command(command: str) -> AclBinding:
-    """What a kafka-acls.sh command of the page asks for."""
-    assert command.startswith(f"{COMMON} "), command
-    words = shlex.split(command.removeprefix(COMMON))
+def commands(define: Block, block: Block) -> list[AclBinding]:
+    """What the commands of a block ask for, run by a shell after the definition of `acl`."""
+    script = "\n".join([KAFKA_ACLS, define.text, block.text])
+    run = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
+    return [read_command(shlex.split(line)) for line in run.stdout.splitlines()]
+
+
+def read_command(words: list[str]) -> AclBinding:
+    """What one call of kafka-acls.sh asks for."""
+    assert words[: len(COMMON)] == COMMON, words
+    words = words[len(COMMON) :]
     options = dict(zip(words[::2], words[1::2], strict=True))
     (kind,) = options.keys() & KINDS.keys()
     binding = AclBinding(
@@ -50,9 +59,8 @@ def read_command(command: str) -> AclBinding:
     return binding
 
 
-REQUESTOR, REPLIER, EXACTLY_ONCE, CREATE, REPLAY = (
-    [read_command(line) for line in text.splitlines()] for kind, text in BLOCKS if kind == "sh"
-)
+DEFINE, *RULES = blocks(PAGE, "sh")
+REQUESTOR, REPLIER, EXACTLY_ONCE, CREATE, REPLAY = (commands(DEFINE, rules) for rules in RULES)
 
 
 def short(binding: AclBinding) -> str:
@@ -140,11 +148,11 @@ def test_the_commands_of_the_operator_are_enough_to_replay_dead_letters(
 def test_the_python_of_the_page_makes_the_same_rules(
     cluster: Cluster, written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    (code,) = blocks(PAGE, "python")
     written(cluster.broker.settings(cluster.broker.super_user)).rename(tmp_path / "admin.config")
     monkeypatch.chdir(tmp_path)
 
-    exec(compile(code, "docs/security.md", "exec"), {})
+    exec(compile(code.text, "docs/security.md", "exec"), {})
 
     assert cluster.broker.rules() == {*REQUESTOR, *REPLIER}
 

@@ -1,0 +1,72 @@
+"""The documentation as a site: README.md is its first page. `make docs` builds it and fetches nothing meanwhile.
+
+The source folder is the repository itself, so that a relative link in a page holds on the site and on a
+repository host alike.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+project = "imagebus"
+author = "the authors of imagebus"
+extensions = ["myst_parser"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "models/*.md", "samples/*.md"]
+exclude_patterns = [".*", "site"]  # .venv alone holds thirty thousand files
+html_theme = "furo"
+html_title = project
+html_copy_source = False
+html_use_index = False
+nitpicky = True
+myst_heading_anchors = 3  # as a repository host gives every heading one
+
+# A page names itself as its first heading does. Left out of it, README.md needs no directive that only Sphinx reads.
+CONTENTS = """
+
+```{toctree}
+:hidden:
+
+docs/configuration
+docs/reliability
+docs/wire
+docs/metrics
+docs/security
+docs/google
+docs/training
+docs/benchmarks
+docs/design
+CHANGELOG
+CONTRIBUTING
+```
+
+```{toctree}
+:hidden:
+:caption: Models and data
+:glob:
+
+models/*
+samples/README
+```
+"""
+
+
+def add_contents(_: Sphinx, page: str, source: list[str]) -> None:
+    """The pages beside the first one, in reading order."""
+    if page == root_doc:
+        source[0] += CONTENTS
+
+
+def write_index(app: Sphinx, failure: Exception | None) -> None:
+    """The first page once more, under the name that a web server looks for."""
+    if failure is None and app.builder.name == "html":
+        shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", add_contents)
+    app.connect("build-finished", write_index)
