@@ -16,11 +16,11 @@ from dataclasses import asdict, replace
 
 import imagebus
 from imagebus import cli
-from imagebus.summary import Summary
+from imagebus.reports import Summary
 
 
 def options() -> argparse.Namespace:
-    parser = cli.parser(__doc__, failed="a package or the bus failed")
+    parser = cli.parser(__doc__, exit_status="0 on success or Ctrl-C, 1 if a package or the bus failed")
     add = parser.add_argument_group("packages").add_argument
     add("--images", metavar="PATH", help="folder of PNG or JPEG files, or .npz (default: shipped sample)")
     add("--batch-size", type=cli.positive, default=5, metavar="N", help="images per package")

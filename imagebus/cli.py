@@ -26,16 +26,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if action.default else action.help
 
 
-def parser(
-    description: str | None, *, replies: bool = True, failed: str = "the bus failed"
-) -> argparse.ArgumentParser:
-    """An argument parser with the options that all programs have: `-t2` where `replies` are sent or read.
+def parser(description: str | None, *, exit_status: str, replies: bool = True) -> argparse.ArgumentParser:
+    """An argument parser with the options that all programs have: `-t2` only with `replies`.
 
-    `failed` says in the help when the exit status is 1.
+    `exit_status` says in the help what 0 and 1 mean.
     """
     options = argparse.ArgumentParser(
         description=(description or "").partition("\n")[0],
-        epilog=f"Exit status: 0 on success or Ctrl-C, 1 if {failed}, 2 for a bad flag, file or setting.",
+        epilog=f"Exit status: {exit_status}, 2 for a bad flag, file or setting.",
         formatter_class=_Help,
     )
     add = options.add_argument_group("bus").add_argument
@@ -56,12 +54,12 @@ def parser(
     return options
 
 
-def replay_options(parser: argparse.ArgumentParser, title: str) -> None:
-    """The options of `imagebus.replay`, under a title of their own."""
-    add = parser.add_argument_group(title).add_argument
-    add("--dry-run", action="store_true", help="list the dead letters without sending any")
-    add("--code", metavar="CODE", help="send only those with this code, such as KILLER")
-    add("--max-rounds", type=positive, default=3, metavar="N", help="times one message may be sent back")
+def add_replay_options(group: argparse._ArgumentGroup) -> None:
+    """The options of `imagebus.replay`, which `replier.py` takes too."""
+    add = group.add_argument
+    add("--dry-run", action="store_true", help="list the dead letters without re-sending any")
+    add("--code", metavar="CODE", help="re-send only those with this code, such as KILLER")
+    add("--max-rounds", type=positive, default=3, metavar="N", help="times one message may be re-sent")
 
 
 def config_file(path: str) -> str:

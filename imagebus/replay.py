@@ -1,20 +1,66 @@
-"""Sending dead letters back: after the sender's mistake, or ours, was mended."""
+"""Send the dead letters of a topic back to it, once their cause is fixed.
+
+    python3 -m imagebus.replay -f kafka.config -t1 requests --dry-run
+
+Re-sends what is in requests.dlt to requests, or only what has a given code, and logs a line on each message.
+"""
 
 from __future__ import annotations
 
+import argparse
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
+from imagebus import cli
 from imagebus.errors import ErrorCode, TransportError
+from imagebus.transports import connect
 from imagebus.transports.base import Transport
 from imagebus.wire.dead_letters import DEAD_LETTER_CODE, DEAD_LETTER_CUT
 from imagebus.wire.message import Message
+
+log = logging.getLogger(__name__)
 
 ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
 BATCH = 100  # dead letters at once
 QUIET_SECONDS = 2.0  # without another dead letter, once the topic is being read: that was the last one
 JOIN_SECONDS = 30.0  # until the topic is being read; a killed replay's place in the group is free after 6
+
+
+def options() -> argparse.Namespace:
+    """The command line of this program."""
+    parser = cli.parser(__doc__, exit_status="0 on success, 1 if the bus failed", replies=False)
+    group = parser.add_argument_group("dead letters")
+    group.add_argument("--group", default="repliers", metavar="NAME", help="consumer group of the repliers")
+    cli.add_replay_options(group)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run as a program."""
+    args = options()
+    cli.configure_logging(verbose=args.verbose)
+    return run(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send back what the options choose; `replier.py --replay-dlt` calls it with its own."""
+    dead_letter_topic = cli.dead_letter_topic(args.requests)
+    topics = (args.requests, dead_letter_topic)
+    with connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as transport:
+        letters = replay_dead_letters(
+            transport,
+            dead_letter_topic,
+            args.requests,
+            group=f"{args.group}.replay.{args.code or 'all'}",
+            code=args.code,
+            max_rounds=args.max_rounds,
+            dry_run=args.dry_run,
+        )
+        for letter in letters:
+            log.info("%s", letter)
+    return 0
 
 
 def replay_dead_letters(
@@ -95,3 +141,7 @@ def _sent_back(letter: Message, topic: str) -> Message:
     headers = [(name, value) for name, value in letter.headers if name not in (ROUNDS, DEAD_LETTER_CODE)]
     headers.append((ROUNDS, str(_rounds(letter) + 1).encode()))
     return Message(topic, letter.value, key=letter.key, headers=headers)
+
+
+if __name__ == "__main__":
+    cli.run(main)

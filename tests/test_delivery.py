@@ -118,6 +118,9 @@ def test_dead_letters_are_sent_back_once_and_at_most_so_many_rounds(bus: Bus, br
         assert program.wait() == 0, program
         return program
 
+    dry_run = python("imagebus.replay", "-f", bus.config, "-t1", bus.requests, "--dry-run")
+    assert dry_run.wait() == 0, dry_run
+    assert "would send 1 back" in dry_run.wait_for("would send")
     assert "would send 1 back" in replay("--dry-run").wait_for("would send")
     assert "sent 0 back" in replay("--code", "KILLER").wait_for("sent 0")
     for round_ in (1, 2):

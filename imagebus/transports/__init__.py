@@ -47,10 +47,10 @@ def connect(
         )
     if cloud in GOOGLE:
         if transactional_id is not None:
-            raise ConfigError(f"--guarantee exactly-once: -c {cloud} has no transactions, only -c kafka has")
+            raise ConfigError("transactional_id: Pub/Sub has no transactions, only Kafka has")
         need_google()
         account = read_service_account(config)
         from imagebus.transports.pubsub import PubSubTransport
 
         return PubSubTransport(account, topics=topics)
-    raise ConfigError(f"-c {cloud}: expected one of {', '.join(CLOUDS)}")
+    raise ConfigError(f"cloud {cloud!r}: expected one of {', '.join(CLOUDS)}")

@@ -1,7 +1,11 @@
-"""A requestor's last lines: how many packages were answered, how many images were right, how long it took."""
+"""What the two scripts say of their work: a replier that it is ready and how much it did, a requestor its summary."""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +13,59 @@ from imagebus.errors import ImageBusError, RequestTimeout
 
 if TYPE_CHECKING:
     from imagebus.streaming import Outcome
+    from imagebus.wire.results import ModelIdentity
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 10.0  # between two lines of counts, while there is something to count
+
+
+class Announcer:
+    """Logs once that a replier is ready, and from then on which partitions it has: for `on_assigned`."""
+
+    def __init__(self, model: ModelIdentity, topic: str, group: str) -> None:
+        self._model = model
+        self._where = f"{topic} as group {group}"
+        self._ready = False
+
+    def __call__(self, partitions: Sequence[int]) -> None:
+        listed = ", ".join(map(str, partitions)) or "none"
+        if self._ready:
+            log.info("partitions now: %s", listed)
+            return
+        self._ready = True
+        model = self._model
+        log.info(
+            "ready: model %s %s (sha256 %s), reading %s, partitions %s",
+            model.name,
+            model.version,
+            model.sha256[:12],
+            self._where,
+            listed,
+        )
+
+
+@contextmanager
+def counts_logged(counts: object) -> Iterator[None]:
+    """Meanwhile, log `counts` every few seconds in which they have changed, and once more at the end."""
+    ended = threading.Event()
+
+    def report() -> None:
+        last = str(counts)
+        while not ended.wait(REPORT_SECONDS):
+            now = str(counts)
+            if now != last:
+                log.info(now)
+            last = now
+
+    reporter = threading.Thread(target=report, name="imagebus-report", daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reporter.join()
+    log.info("stopped: %s", counts)
 
 
 @dataclass
