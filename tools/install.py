@@ -1,6 +1,6 @@
 """Install the locked dependencies into `.venv` without Poetry: python3 tools/install.py [GROUP ...]
 
-`poetry install` does the same for those who have Poetry. A fresh machine does not, and fetching
+`poetry install --with GROUP` does the same for those who have Poetry. A fresh machine does not, and fetching
 Poetry first would cost more than what the demo needs; so this reads `poetry.lock` and lets pip
 install exactly those versions, each file checked against its SHA-256. Groups are the ones of
 `pyproject.toml`; `main`, what serving needs, is always among them.
@@ -26,12 +26,14 @@ def requirements(lock: str, groups: set[str]) -> str:
     lines = []
     for package in tomllib.loads(lock)["package"]:
         wanted = groups & set(package["groups"])
-        if not wanted:
-            continue
         # One marker for all groups, or one for each group that needs it only sometimes.
         markers = package.get("markers", "")
+        if "extra ==" in (markers if isinstance(markers, str) else markers.get("main", "")):
+            wanted -= {"main"}  # an extra is the group of that name once more, for pip
+        if not wanted:
+            continue
         if isinstance(markers, dict):
-            each = [markers.get(group, "") for group in sorted(wanted)]
+            each = list(dict.fromkeys(markers.get(group, "") for group in sorted(wanted)))
             markers = " or ".join(f"({marker})" for marker in each) if all(each) else ""
         line = f"{package['name']}=={package['version']}" + (f" ; {markers}" if markers else "")
         hashes = (f"--hash={file['hash']}" for file in package["files"])
