@@ -93,9 +93,11 @@ def main() -> int:
         topics=(args.requests, args.replies, dead_letter_topic),
         partitions=args.partitions,
         transactional_id=f"{args.group}-{args.name}" if exactly_once else None,
-    ) as transport:
+    ) as bus:
+        announcer = Announcer(classifier.model, args.requests, args.group)
+        member = bus.join(args.requests, args.group, on_assigned=announcer)
         worker = imagebus.Worker(
-            transport,
+            member,
             classifier,
             replies=args.replies,
             dead_letter_topic=dead_letter_topic,
@@ -109,8 +111,6 @@ def main() -> int:
         if args.metrics_port is not None:
             with cli.flag("--metrics-port"):
                 imagebus.serve_metrics(worker.metrics, args.metrics_port)
-        announcer = Announcer(classifier.model, args.requests, args.group)
-        transport.subscribe(args.requests, args.group, on_assigned=announcer)
         imagebus.tune_for_serving()
         with counts_logged(worker.metrics):
             worker.run()

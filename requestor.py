@@ -45,16 +45,14 @@ def main() -> int:
         state = imagebus.OpenPackages(args.state) if args.state else None
         first = state.next_number() if state else 1
     numbers = range(first, first + args.count) if args.count else itertools.count(first)
-    transport = imagebus.connect(
+    bus = imagebus.connect(
         args.cloud,
         args.config,
         topics=(args.requests, args.replies),
         partitions=args.partitions,
         own_partition=args.own_partition,
     )
-    with imagebus.Client(
-        transport, requests=args.requests, replies=args.replies, timeout=args.timeout
-    ) as client:
+    with imagebus.Client(bus, requests=args.requests, replies=args.replies, timeout=args.timeout) as client:
         return exchange(client, packages_of(images, args.batch_size, numbers), state, args)
 
 

@@ -9,32 +9,35 @@ is the difference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as Record
 
 import replier
 from imagebus import cli
-from imagebus.transports import kafka
-from imagebus.transports.base import Commit
+from imagebus.transports.base import Instead
+from imagebus.transports.kafka import bus
+from imagebus.transports.kafka.delivery import AtLeastOnce, Finish, FinishBy, nothing_left
 from imagebus.transports.kafka.sender import produce
 from imagebus.wire.message import Message
 
 
-class CarelessTransport(kafka.KafkaTransport):
+class Careless(AtLeastOnce):
     """Loses what is on its way when the process is killed."""
 
-    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
+    def begin(
+        self,
+        outgoing: Sequence[Message],
+        _ends: Sequence[TopicPartition],
+        _consumer: Consumer,
+        _finish_by: FinishBy,
+        _instead: Instead | None,
+        /,
+    ) -> Finish:
         for message in outgoing:
             produce(self._sender.producer, message, _unheard)
         self._sender.producer.poll(0)
-        ends = self._partitions.ends(message.receipt for message in received)
-        offsets = [TopicPartition(self._topic, number, end) for number, end in ends.items()]
-        self._subscribed().commit(offsets=offsets, asynchronous=True)
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
+        return nothing_left
 
 
 def _unheard(_error: KafkaError | None, _record: Record) -> None:
@@ -42,5 +45,5 @@ def _unheard(_error: KafkaError | None, _record: Record) -> None:
 
 
 if __name__ == "__main__":
-    kafka.KafkaTransport = CarelessTransport  # type: ignore[misc]  # `connect` takes it from there
+    vars(bus)["AtLeastOnce"] = Careless  # `KafkaBus` takes it from there
     cli.run(replier.main)

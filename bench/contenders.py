@@ -220,8 +220,8 @@ def one_at_a_time(
 ) -> Figures:
     """Milliseconds from the call of `Client.predict` to its return: the median and the 99th of 100."""
     seconds = []
-    transport = connect(cloud, config or ground.config)
-    with Client(transport, requests=requests, replies=replies) as client:
+    bus = connect(cloud, config or ground.config)
+    with Client(bus, requests=requests, replies=replies) as client:
         for number in range(-WARM_UP, ground.singles):
             images = ground.package(number)
             started = time.perf_counter()

@@ -109,8 +109,8 @@ def fill(ground: Ground, topic: str, encode: Encode = encode_request) -> None:
     """Put the whole backlog into a topic that is there."""
     with Topic(ground.bootstrap, topic) as requests:
         requests.skip()
-        with connect("kafka", ground.config, topics=[topic]) as transport:
+        with connect("kafka", ground.config, topics=[topic]) as bus:
             for number in range(ground.packages):
-                transport.publish(encode(ground.package(number), topic, id=str(number)))
+                bus.publish(encode(ground.package(number), topic, id=str(number)))
         if requests.count() != ground.packages:
             raise BenchFailed(f"the backlog has {requests.count()} packages instead of {ground.packages}")

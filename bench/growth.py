@@ -150,9 +150,9 @@ def frozen(programs: list[Program]) -> Iterator[None]:
 def fill(config: Path, topic: str, case: Case) -> None:
     images = load_images().images
     package = np.resize(images, (case.images, 28, 28))
-    with connect("kafka", config, topics=[topic]) as transport:
+    with connect("kafka", config, topics=[topic]) as bus:
         for number in range(case.packages):
-            transport.publish(encode_request(package, topic, id=str(number)))
+            bus.publish(encode_request(package, topic, id=str(number)))
 
 
 def line(case: Case, cost: Cost) -> list[str]:

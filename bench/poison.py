@@ -207,14 +207,14 @@ def serve(ground: Ground, load: Load, replier: Program) -> list[float]:
     """Send everything, at most `IN_FLIGHT` without an outcome; resident memory in MB on the way."""
     resident = []
     with (
-        connect("kafka", ground.config) as transport,
+        connect("kafka", ground.config) as bus,
         Topic(ground.bootstrap, REPLIES) as replies,
         Topic(ground.bootstrap, DEAD_LETTERS) as letters,
     ):
         for start in range(0, load.packages, AT_ONCE):
             sent = min(start + AT_ONCE, load.packages)
             for number in range(max(1, start), sent):
-                transport.publish(load.message(ground, number))
+                bus.publish(load.message(ground, number))
             last = sent == load.packages
             await_outcomes(replier, (replies, letters), sent if last else sent - IN_FLIGHT)
             resident.append(replier.resident_mb()[0])

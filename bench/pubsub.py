@@ -54,18 +54,18 @@ class Cloud:
 
     def fill(self, topic: str) -> None:
         """The backlog, in a topic of its own: the emulator has no offsets to start anew from."""
-        with connect("google", self.account, topics=[topic]) as transport:
+        with connect("google", self.account, topics=[topic]) as bus:
             for number in range(self.ground.packages):
                 images = self.ground.package(number)
-                transport.publish(encode_request(images, topic, id=str(number)))
+                bus.publish(encode_request(images, topic, id=str(number)))
 
     def read(self, topic: str) -> list[Message]:
         """All that was sent to a topic."""
         found: list[Message] = []
-        with connect("google", self.account, topics=[topic]) as transport:
-            transport.subscribe(topic, "bench")
-            while received := transport.receive(1000, QUIET_SECONDS):
-                transport.commit(received)
+        with connect("google", self.account, topics=[topic]) as bus:
+            member = bus.join(topic, "bench")
+            while received := member.receive(1000, QUIET_SECONDS):
+                member.commit(received).result()
                 found += received
         return found
 

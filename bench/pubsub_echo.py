@@ -14,10 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from bench.echo import REPLY
-from imagebus.service_account import read_service_account
+from imagebus.transports.pubsub.account import read_service_account
 from imagebus.transports.pubsub.attributes import PubsubMessage
 from imagebus.transports.pubsub.clients import AcknowledgeRequest, Clients, PublishRequest, PullRequest
-from imagebus.transports.pubsub.intake import IDLE_SECONDS, MAX_MESSAGES
+from imagebus.transports.pubsub.intake import MAX_IN_HAND, PULL_PAUSE_SECONDS
 
 NAMES = ("correlation_id", "sha256", "requestor")
 
@@ -25,7 +25,7 @@ NAMES = ("correlation_id", "sha256", "requestor")
 def main(account: str, requests: str, replies: str) -> None:
     clients = Clients(read_service_account(account))
     subscription = clients.join(requests, "echo", None)
-    question = PullRequest(subscription=subscription, max_messages=MAX_MESSAGES, return_immediately=True)
+    question = PullRequest(subscription=subscription, max_messages=MAX_IN_HAND, return_immediately=True)
 
     def answer(received: Any) -> None:
         messages = []
@@ -53,7 +53,7 @@ def main(account: str, requests: str, replies: str) -> None:
                 under_way = pool.submit(answer, received)
                 answered += len(received)
             else:
-                time.sleep(IDLE_SECONDS)
+                time.sleep(PULL_PAUSE_SECONDS)
 
 
 if __name__ == "__main__":

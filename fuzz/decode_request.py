@@ -14,15 +14,14 @@ import zlib
 
 import numpy as np
 
+from imagebus.answering import Answering
 from imagebus.errors import BadMessage
-from imagebus.transports.memory import MemoryBus, MemoryTransport
 from imagebus.wire.dead_letters import DEAD_LETTER_CODE
 from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import FASHION, Images
 from imagebus.wire.requests import read_request
 from imagebus.wire.results import ErrorReply, Model, Probabilities, Reply, decode_reply
-from imagebus.worker import Worker
 
 REQUESTS, REPLIES, DEAD_LETTERS = "requests", "replies", "requests.dlt"
 BUS_TAKES = 1_000_000  # bytes of one message, with key and headers: librdkafka's default
@@ -43,9 +42,7 @@ class AlwaysTheFirst:
         return np.tile(np.array([1, 0], np.float32), (len(images), 1))
 
 
-_worker = Worker(
-    MemoryTransport(MemoryBus()), AlwaysTheFirst(), replies=REPLIES, dead_letter_topic=DEAD_LETTERS
-)
+_answering = Answering(AlwaysTheFirst(), replies=REPLIES, dead_letter_topic=DEAD_LETTERS)
 
 
 def one_input(data: bytes) -> None:
@@ -55,7 +52,7 @@ def one_input(data: bytes) -> None:
 
 def check(message: Message) -> Message:
     """Handle one record and raise `AssertionError` unless its outcome is the one that it must have."""
-    outcomes = _worker.handle([message])
+    outcomes = _answering.answer([message])
     assert len(outcomes) == 1
     (outcome,) = outcomes
     assert size(outcome) < BUS_TAKES

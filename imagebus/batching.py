@@ -22,12 +22,15 @@ def fill(
 
     The first item is waited for; what is there by then comes along at once. With `max_wait` above 0
     (seconds, counted from the first item) a batch that is not full waits for more: larger batches for
-    later answers.
+    later answers. `receive` may say that nothing can come before this batch is done, by an empty list.
     """
     batch = receive(max_batch_size, idle)
     if not batch or max_wait <= 0:
         return batch
     deadline = time.monotonic() + max_wait
     while len(batch) < max_batch_size and (left := deadline - time.monotonic()) > 0:
-        batch += receive(max_batch_size - len(batch), left)
+        more = receive(max_batch_size - len(batch), left)
+        if not more:
+            break
+        batch += more
     return batch

@@ -7,10 +7,11 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from imagebus.backoff import Backoff
 from imagebus.errors import (
     AccessDenied,
     BadMessage,
@@ -22,9 +23,10 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
+from imagebus.observer import Observer
 from imagebus.open_packages import OpenPackages, Package
 from imagebus.streaming import Stream
-from imagebus.transports.base import Transport
+from imagebus.transports.base import Bus
 from imagebus.wire.envelope import TOP
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import Images, encode_request
@@ -52,7 +54,8 @@ class _Pending:
     timeout: float  # seconds
     deadline: float  # time.monotonic()
     resend_at: float  # time.monotonic()
-    pause: float  # seconds until the resend after that
+    resends: Backoff  # of what the brokers confirmed
+    retries: Backoff  # of what they did not
     confirmed: bool = False
     refusal: TransportError | None = None  # why the brokers did not confirm it, the last time they did not
 
@@ -61,7 +64,7 @@ class Client:
     """Sends packages of images to `requests` and matches what comes back on `replies`.
 
     `timeout` is in seconds, for each request. The replies are subscribed to before this returns, so the
-    first one is not missed. Use it as a context manager; it owns `transport` and closes it.
+    first one is not missed. Use it as a context manager; it owns `bus` and closes it.
 
     A request without an answer is sent again under the same id, with growing pauses, until its deadline;
     `resent` counts those. `ignored` counts replies that were dropped, by reason: `unknown` (another
@@ -70,15 +73,17 @@ class Client:
 
     def __init__(
         self,
-        transport: Transport,
+        bus: Bus,
         *,
         requests: str = "requests",
         replies: str = "replies",
         timeout: float = 30.0,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.ignored: Counter[str] = Counter()
         self.resent = 0
-        self._transport = transport
+        self._bus = bus
+        self._observers = observers
         self._requests = requests
         self._timeout = timeout
         self._pending: dict[str, _Pending] = {}
@@ -86,7 +91,7 @@ class Client:
         self._closing = threading.Event()
         self._failure: TransportError | None = None
         self._next_look = 0.0  # time.monotonic(): at what has waited too long
-        transport.subscribe(replies)
+        self._inbox = bus.inbox(replies)
         self._reader = threading.Thread(target=self._read, name="imagebus-replies", daemon=True)
         self._reader.start()
 
@@ -110,9 +115,12 @@ class Client:
         message = encode_request(
             images, self._requests, id=id, deadline=round((time.time() + timeout) * 1000), top=top
         )
+        if self._inbox.return_headers:
+            message = message._replace(headers=[*message.headers, *self._inbox.return_headers])
         future: Future[Reply] = Future()
         future.set_running_or_notify_cancel()
         now = time.monotonic()
+        resends = Backoff(*RESEND)
         pending = _Pending(
             future=future,
             message=message,
@@ -122,8 +130,9 @@ class Client:
             sent=time.perf_counter(),
             timeout=timeout,
             deadline=now + timeout,
-            resend_at=now + RESEND[0],
-            pause=2 * RESEND[0],
+            resend_at=now + resends.next(),
+            resends=resends,
+            retries=Backoff(*RETRY),
         )
         with self._lock:
             if id in self._pending:
@@ -145,10 +154,9 @@ class Client:
                 self._finish(id, error)  # it would be the same the next time
             else:
                 pending.refusal = error
-                pending.pause = min(max(RETRY[0], 2 * min(pending.pause, RETRY[1])), RETRY[1])
-                pending.resend_at = time.monotonic() + pending.pause
+                pending.resend_at = time.monotonic() + pending.retries.next()
 
-        self._transport.publish(pending.message, delivered)
+        self._bus.publish(pending.message, delivered)
 
     def predict(
         self, images: Images, *, timeout: float | None = None, top: int = TOP
@@ -222,11 +230,11 @@ class Client:
         return len(self._pending)
 
     def close(self) -> None:
-        """Stop reading, fail what is still pending, close the transport. Safe to call twice."""
+        """Stop reading, fail what is still pending, close the bus. Safe to call twice."""
         self._closing.set()
         self._reader.join()
         self._fail_all(TransportError("the client was closed before an answer came"))
-        self._transport.close()
+        self._bus.close()
 
     def __enter__(self) -> Client:
         return self
@@ -245,7 +253,7 @@ class Client:
     def _read_replies(self) -> None:
         """Replies resolve futures, and time resolves the rest."""
         while not self._closing.is_set():
-            messages = self._transport.receive(READ_REPLIES, READ_SECONDS)
+            messages = self._inbox.receive(READ_REPLIES, READ_SECONDS)
             arrived = time.perf_counter()
             for message in messages:
                 try:
@@ -292,8 +300,7 @@ class Client:
             self._finish(id, outcome)
         for id, pending in again:
             pending.refusal = None
-            pending.resend_at = now + pending.pause
-            pending.pause = min(2 * pending.pause, RESEND[1])
+            pending.resend_at = now + pending.resends.next()
             self.resent += 1
             self._send(id, pending)
 
@@ -307,6 +314,8 @@ class Client:
             pending = self._pending.pop(id, None)
         if pending is None:
             return
+        for observer in self._observers:
+            observer.resolved(id, outcome)
         if isinstance(outcome, Reply):
             pending.future.set_result(outcome)
         else:

@@ -19,7 +19,6 @@ The driver's own errors are translated where the driver is called and nowhere el
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -74,14 +73,7 @@ class TooLarge(PublishFailed):
 
 
 class CommitFailed(TransportError):
-    """The received messages were not marked as done, so each of them will be received again.
-
-    `refused` are the places of those messages whose outcome the bus will never take: it is too large.
-    """
-
-    def __init__(self, message: str, *, refused: Sequence[int] = ()) -> None:
-        super().__init__(message)
-        self.refused = tuple(refused)
+    """The received messages were not marked as done, so each of them will be received again."""
 
 
 class ModelError(ImageBusError):

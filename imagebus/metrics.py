@@ -11,10 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from imagebus.errors import ConfigError
+from imagebus.errors import BadMessage, CommitFailed, ConfigError
+from imagebus.observer import Observer
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+    from imagebus.transports.base import Member
+    from imagebus.wire.message import Message
 
 # Upper bounds in seconds: a prediction of one package takes 0.2 ms, of a full batch on a slow core 1 s.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -43,20 +47,53 @@ class Histogram:
         return buckets
 
 
-class Metrics:
-    """What one worker counted since its start."""
+class Metrics(Observer):
+    """What one worker counted since its start. `counts` is its member, which counts what the bus did."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Member | None = None) -> None:
         self.requests = 0
         self.images = 0
         self.errors: Counter[str] = Counter()  # error replies by code
         self.dead_letters: Counter[str] = Counter()  # by code
         self.failed_commits = 0
-        self.lost = 0  # requests that retention deleted before they were answered
-        self.failed_acknowledgements = 0  # requests that came again although they were answered
         self.in_flight = 0  # requests of the batches at hand
         self.batch_size = Histogram(REQUESTS)
         self.inference_seconds = Histogram(SECONDS)
+        self._counts = counts
+
+    @property
+    def lost(self) -> int:
+        """Requests that retention deleted before they were answered."""
+        return self._counts.lost if self._counts else 0
+
+    @property
+    def redelivered(self) -> int:
+        """Requests that came again although they were answered."""
+        return self._counts.redelivered if self._counts else 0
+
+    def received(self, messages: Sequence[Message]) -> None:
+        """See `Observer.received`."""
+        self.in_flight += len(messages)
+        self.batch_size.observe(len(messages))
+
+    def predicted(self, images: int, seconds: float) -> None:
+        """See `Observer.predicted`."""
+        self.images += images
+        self.inference_seconds.observe(seconds)
+
+    def refused(self, _: Message, error: BadMessage) -> None:
+        """See `Observer.refused`."""
+        (self.dead_letters if error.envelope is None else self.errors)[error.code] += 1
+
+    def committed(self, messages: Sequence[Message]) -> None:
+        """See `Observer.committed`."""
+        self.requests += len(messages)
+        self.in_flight -= len(messages)
+
+    def commit_failed(self, _: CommitFailed) -> None:
+        """See `Observer.commit_failed`."""
+        self.failed_commits += 1
+        self.in_flight = 0
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -86,9 +123,9 @@ class Metrics:
             "imagebus_lost", "Requests that retention deleted before they were answered.", value=self.lost
         )
         yield CounterMetricFamily(
-            "imagebus_failed_acknowledgements",
+            "imagebus_redelivered",
             "Answered requests that came again.",
-            value=self.failed_acknowledgements,
+            value=self.redelivered,
         )
         yield GaugeMetricFamily("imagebus_in_flight", "Requests of the batch at hand.", value=self.in_flight)
         for name, text, histogram in (

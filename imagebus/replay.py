@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from imagebus import cli
 from imagebus.errors import ErrorCode, TransportError
 from imagebus.transports import connect
-from imagebus.transports.base import Transport
+from imagebus.transports.base import Bus
 from imagebus.wire.dead_letters import DEAD_LETTER_CODE, DEAD_LETTER_CUT
 from imagebus.wire.message import Message
 
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
     """Send back what the options choose; `replier.py --replay-dlt` calls it with its own."""
     dead_letter_topic = cli.dead_letter_topic(args.requests)
     topics = (args.requests, dead_letter_topic)
-    with connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as transport:
+    with connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as bus:
         letters = replay_dead_letters(
-            transport,
+            bus,
             dead_letter_topic,
             args.requests,
             group=f"{args.group}.replay.{args.code or 'all'}",
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def replay_dead_letters(
-    transport: Transport,
+    bus: Bus,
     dead_letter_topic: str,
     topic: str,
     *,
@@ -85,12 +85,12 @@ def replay_dead_letters(
     def on_assigned(_: Sequence[int]) -> None:
         assigned.set()
 
-    transport.subscribe(dead_letter_topic, group, on_assigned=on_assigned)
+    member = bus.join(dead_letter_topic, group, on_assigned=on_assigned)
     sent = kept = 0
     began = time.time() * 1000
     while True:
         was_assigned = assigned.is_set()
-        received = transport.receive(BATCH, QUIET_SECONDS)
+        received = member.receive(BATCH, QUIET_SECONDS)
         letters = [letter for letter in received if not _is_newer(letter, began)]
         if not letters and was_assigned:
             break
@@ -106,8 +106,8 @@ def replay_dead_letters(
         sent += len(again)
         kept += len(letters) - len(again)
         if not dry_run:
-            transport.commit(chosen, again)
-            transport.commit(letters)  # those that stay are done with, too
+            member.commit(chosen, again).result()
+            member.commit(letters).result()  # those that stay are done with, too
     yield f"{'would send' if dry_run else 'sent'} {sent} back to {topic}, {kept} stay in {dead_letter_topic}"
 
 

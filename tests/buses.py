@@ -39,8 +39,8 @@ class Bus:
         return replier
 
     def client(self) -> Client:
-        transport = connect(self.cloud, self.config, topics=[self.requests, self.replies])
-        return Client(transport, requests=self.requests, replies=self.replies, timeout=120)
+        bus = connect(self.cloud, self.config, topics=[self.requests, self.replies])
+        return Client(bus, requests=self.requests, replies=self.replies, timeout=120)
 
     def close(self) -> None:
         for program in self._programs:

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import imagebus
 
@@ -29,8 +30,14 @@ def test_every_public_method_is_documented() -> None:
     assert undocumented == []
 
 
-def test_the_list_of_names_has_one_home_for_each() -> None:
-    assert sorted(imagebus._HOME) == imagebus.__all__
+def test_the_public_names_are_listed_once_and_found_by_a_star() -> None:
+    names: dict[str, object] = {}
+
+    exec("from imagebus import *", names)
+
+    stub = Path(imagebus.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    assert stub.count(" as ") == len(set(imagebus.__all__)) == len(set(names) - {"__builtins__"})
+    assert set(imagebus.__all__) <= set(dir(imagebus))
 
 
 def test_no_module_of_the_package_imports_tensorflow() -> None:

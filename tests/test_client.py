@@ -13,7 +13,7 @@ import pytest
 from imagebus.client import Client
 from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TooLarge, TransportError
 from imagebus.transports.base import OnDelivery
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.transports.memory import MemoryBroker, MemoryBus, MemoryInbox
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import Images
 from imagebus.wire.results import Reply
@@ -26,16 +26,16 @@ SECONDS = 30.0
 class Answerer:
     """The other end of the bus, answering by hand: a test decides what is said."""
 
-    def __init__(self, bus: MemoryBus) -> None:
-        self._transport = MemoryTransport(bus)
-        self._transport.subscribe("requests", "by-hand")
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._bus = MemoryBus(broker)
+        self._member = self._bus.join("requests", "by-hand")
 
     def request(self) -> Message:
-        (message,) = self._transport.receive(1, SECONDS)
+        (message,) = self._member.receive(1, SECONDS)
         return message
 
     def say(self, value: bytes) -> None:
-        self._transport.publish(Message("replies", value))
+        self._bus.publish(Message("replies", value))
 
     def answer(self, request: Message, **changes: Any) -> None:
         self.say(orjson.dumps(reply_to(request) | changes))
@@ -52,19 +52,19 @@ def reply_to(request: Message) -> dict[str, Any]:
 
 
 @pytest.fixture
-def bus() -> MemoryBus:
-    return MemoryBus()
+def broker() -> MemoryBroker:
+    return MemoryBroker()
 
 
 @pytest.fixture
-def client(bus: MemoryBus) -> Iterator[Client]:
-    with Client(MemoryTransport(bus), timeout=SECONDS) as client:
+def client(broker: MemoryBroker) -> Iterator[Client]:
+    with Client(MemoryBus(broker), timeout=SECONDS) as client:
         yield client
 
 
 @pytest.fixture
-def answerer(bus: MemoryBus, client: Client) -> Answerer:
-    return Answerer(bus)
+def answerer(broker: MemoryBroker, client: Client) -> Answerer:
+    return Answerer(broker)
 
 
 def result(future: Future[Reply]) -> Reply:
@@ -164,8 +164,8 @@ def test_what_is_no_answer_is_counted_and_the_right_one_still_counts(
     assert client.ignored == {"malformed": 2, "hash": 1, "unknown": 1}
 
 
-def test_close_fails_what_is_pending(bus: MemoryBus) -> None:
-    client = Client(MemoryTransport(bus))
+def test_close_fails_what_is_pending(broker: MemoryBroker) -> None:
+    client = Client(MemoryBus(broker))
     future = client.submit(package(1))
 
     client.close()
@@ -177,11 +177,11 @@ def test_close_fails_what_is_pending(bus: MemoryBus) -> None:
         client.submit(package(1))
 
 
-class Unconfirming(MemoryTransport):
+class Unconfirming(MemoryBus):
     """A bus that confirms nothing for the first `refusals` sends of a message."""
 
-    def __init__(self, bus: MemoryBus, refusals: int, error: TransportError) -> None:
-        super().__init__(bus)
+    def __init__(self, broker: MemoryBroker, refusals: int, error: TransportError) -> None:
+        super().__init__(broker)
         self.refusals = refusals
         self.error = error
 
@@ -193,17 +193,17 @@ class Unconfirming(MemoryTransport):
             on_delivery(self.error)
 
 
-def test_a_send_that_was_never_confirmed_is_said_to_be_that_at_its_deadline(bus: MemoryBus) -> None:
-    with Client(Unconfirming(bus, 1000, PublishFailed("nobody there"))) as client:
+def test_a_send_that_was_never_confirmed_is_said_to_be_that_at_its_deadline(broker: MemoryBroker) -> None:
+    with Client(Unconfirming(broker, 1000, PublishFailed("nobody there"))) as client:
         future = client.submit(package(1), timeout=0.3)
 
         with pytest.raises(PublishFailed, match="was not confirmed by the brokers: nobody there"):
             result(future)
 
 
-def test_a_send_that_was_not_confirmed_is_tried_again_under_the_same_id(bus: MemoryBus) -> None:
-    with Client(Unconfirming(bus, 1, PublishFailed("not now"))) as client:
-        answerer = Answerer(bus)
+def test_a_send_that_was_not_confirmed_is_tried_again_under_the_same_id(broker: MemoryBroker) -> None:
+    with Client(Unconfirming(broker, 1, PublishFailed("not now"))) as client:
+        answerer = Answerer(broker)
         future = client.submit(package(1), id="again")
         answerer.answer(answerer.request())
 
@@ -211,17 +211,20 @@ def test_a_send_that_was_not_confirmed_is_tried_again_under_the_same_id(bus: Mem
         assert client.resent == 1
 
 
-def test_a_send_that_can_never_succeed_fails_at_once(bus: MemoryBus) -> None:
-    with Client(Unconfirming(bus, 1000, TooLarge("5 MB"))) as client, pytest.raises(TooLarge, match="5 MB"):
+def test_a_send_that_can_never_succeed_fails_at_once(broker: MemoryBroker) -> None:
+    with (
+        Client(Unconfirming(broker, 1000, TooLarge("5 MB"))) as client,
+        pytest.raises(TooLarge, match="5 MB"),
+    ):
         result(client.submit(package(1)))
 
 
 def test_an_unanswered_request_is_sent_again_and_the_caller_sees_one_answer(
-    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imagebus.client.RESEND", (0.05, 0.1))
-    with Client(MemoryTransport(bus)) as client:
-        answerer = Answerer(bus)
+    with Client(MemoryBus(broker)) as client:
+        answerer = Answerer(broker)
         future = client.submit(package(1))
         requests = [answerer.request() for _ in range(3)]
         for request in requests:
@@ -235,14 +238,18 @@ def test_an_unanswered_request_is_sent_again_and_the_caller_sees_one_answer(
         assert client.ignored["unknown"] >= 2
 
 
-def test_a_bus_that_fails_for_good_fails_every_request(bus: MemoryBus) -> None:
-    class Failing(MemoryTransport):
+def test_a_bus_that_fails_for_good_fails_every_request(broker: MemoryBroker) -> None:
+    class Failing(MemoryInbox):
         def receive(self, limit: int, timeout: float) -> list[Message]:
             submitted.wait()
             raise TransportError("the bus is gone")
 
+    class FailingBus(MemoryBus):
+        def inbox(self, topic: str) -> MemoryInbox:
+            return Failing(self.broker, topic)
+
     submitted = threading.Event()
-    with Client(Failing(bus)) as client:
+    with Client(FailingBus(broker)) as client:
         future = client.submit(package(1))
         submitted.set()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imagebus.config import read_settings
 from imagebus.errors import ConfigError
+from imagebus.transports.kafka.config import read_settings
 
 Write = Callable[[str], Path]
 

@@ -23,10 +23,11 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 
 from imagebus import Client, CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
 from imagebus.broker import EmbeddedBroker
-from imagebus.config import read_settings
-from imagebus.transports.kafka import KafkaTransport
-from imagebus.transports.kafka.delivery import ExactlyOnce
+from imagebus.transports.kafka import KafkaBus
+from imagebus.transports.kafka.config import read_settings
+from imagebus.transports.kafka.member import KafkaMember
 from imagebus.transports.kafka.partitions import FEW
+from imagebus.transports.kafka.transactions import ExactlyOnce
 from imagebus.wire.message import Position
 from imagebus.wire.pixels import encode_request
 
@@ -93,11 +94,11 @@ def test_dead_letters_carry_origin_and_reason_as_spring_writes_them(bus: Bus, br
     replier.wait_for("dead letter: NO_ID", times=2)
     assert replier.stop() == 0
 
-    with connect("kafka", bus.config) as transport:
-        transport.subscribe(f"{bus.requests}.dlt", "look")
+    with connect("kafka", bus.config) as connection:
+        member = connection.join(f"{bus.requests}.dlt", "look")
         letters: list[Message] = []
         while len(letters) < 2:
-            letters += transport.receive(10, 1.0)
+            letters += member.receive(10, 1.0)
     headers = [dict(letter.headers) for letter in sorted(letters, key=lambda letter: letter.value)]
     assert headers[1]["dead_letter_code"] == b"NO_ID"
     assert headers[1]["kafka_dlt-original-topic"] == bus.requests.encode()
@@ -135,7 +136,7 @@ def test_dead_letters_are_sent_back_once_and_at_most_so_many_rounds(bus: Bus, br
 
 
 def test_suspects_are_tried_apart_and_hold_nobody_up(bus: Bus, broker: EmbeddedBroker) -> None:
-    with KafkaTransport(read_settings(bus.config), topics=[bus.requests], partitions=2):
+    with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=2):
         pass
     for partition in (0, 1):
         produce(broker, bus.requests, *(Message(bus.requests, b"x") for _ in range(200)), partition=partition)
@@ -144,12 +145,12 @@ def test_suspects_are_tried_apart_and_hold_nobody_up(bus: Bus, broker: EmbeddedB
         offsets=[twice], asynchronous=False
     )
     batches: list[list[Message]] = []
-    with KafkaTransport(read_settings(bus.config)) as transport:
-        transport.subscribe(bus.requests, "group")
+    with KafkaBus(read_settings(bus.config)) as connection:
+        member = connection.join(bus.requests, "group")
         deadline = time.monotonic() + SECONDS
         while sum(map(len, batches)) < 400 and time.monotonic() < deadline:
-            if batch := transport.receive(128, 1.0):
-                transport.commit(batch)
+            if batch := member.receive(128, 1.0):
+                member.commit(batch).result()
                 batches.append(batch)
 
     where = [[(message.position or Position(-1, -1, 0))[:2] for message in batch] for batch in batches]
@@ -176,8 +177,8 @@ def test_a_requestor_reads_the_one_partition_that_it_asked_its_replies_to_go_to(
 ) -> None:
     bus.replier("--guarantee", guarantee)
     with bus.client() as others:
-        transport = connect("kafka", bus.config, topics=[bus.requests, bus.replies], own_partition=True)
-        with Client(transport, requests=bus.requests, replies=bus.replies, timeout=SECONDS) as client:
+        mine_only = connect("kafka", bus.config, topics=[bus.requests, bus.replies], own_partition=True)
+        with Client(mine_only, requests=bus.requests, replies=bus.replies, timeout=SECONDS) as client:
             futures = [others.submit(package(number)) for number in range(20)]
             mine = [reply.id for reply in client.map(package(number) for number in range(20))]
             theirs = [future.result().id for future in futures]
@@ -420,28 +421,28 @@ def test_a_transaction_whose_offsets_are_never_added_is_aborted_and_its_batch_an
         def send_offsets_to_transaction(self, *_: object) -> None:
             threading.Event().wait()
 
-    monkeypatch.setattr("imagebus.transports.kafka.delivery.ADDING_SECONDS", 1.0)
+    monkeypatch.setattr("imagebus.transports.kafka.transactions.ADDING_SECONDS", 1.0)
     settings = read_settings(bus.config)
     topics = [bus.requests, bus.replies]
-    with KafkaTransport(settings, topics=topics, partitions=1, transactional_id="stuck") as member:
-        delivery = member._delivery
+    with KafkaBus(settings, topics=topics, partitions=1, transactional_id="stuck") as connection:
+        delivery = connection._delivery
         assert isinstance(delivery, ExactlyOnce)
         delivery._producer = cast(Producer, Stuck(delivery._producer))
-        member.subscribe(bus.requests, "repliers")
-        member.publish(Message(bus.requests, b"request"))
+        member = connection.join(bus.requests, "repliers")
+        connection.publish(Message(bus.requests, b"request"))
         received = receive_one(member)
         with pytest.raises(CommitFailed, match="were not added in time"):
-            member.commit(received, [Message(bus.replies, b"reply")])
+            member.commit(received, [Message(bus.replies, b"reply")]).result()
         member.rewind()
 
         again = receive_one(member)
-        member.commit(again, [Message(bus.replies, b"reply")])
+        member.commit(again, [Message(bus.replies, b"reply")]).result()
 
     assert [message.value for message in again] == [b"request"]
     assert [value for _, value in records(broker, bus.replies)] == [b"reply"]
 
 
-def receive_one(member: KafkaTransport) -> list[Message]:
+def receive_one(member: KafkaMember) -> list[Message]:
     deadline = time.monotonic() + SECONDS
     while not (received := member.receive(1, 0.2)):
         assert time.monotonic() < deadline
@@ -522,64 +523,72 @@ def test_a_closed_output_ends_the_requestor_without_a_traceback(bus: Bus) -> Non
     assert "Traceback" not in str(pipeline)
 
 
-def test_a_failed_commit_names_what_was_refused(bus: Bus) -> None:
+@pytest.mark.parametrize("transactional_id", [None, "large"])
+def test_a_reply_that_is_too_large_has_its_error_and_its_neighbours_their_replies(
+    bus: Bus, broker: EmbeddedBroker, transactional_id: str | None
+) -> None:
     settings = read_settings(bus.config)
-    with KafkaTransport(settings, topics=[bus.requests, bus.replies]) as transport:
-        transport.subscribe(bus.requests, "group")
-        transport.publish(Message(bus.requests, b"1", key=b"1"))
+    topics = [bus.requests, bus.replies]
+    with KafkaBus(settings, topics=topics, partitions=1, transactional_id=transactional_id) as connection:
+        member = connection.join(bus.requests, "group")
+        for number in range(5):
+            connection.publish(Message(bus.requests, b"%d" % number, key=b"1"))
         received: list[Message] = []
-        while not received:
-            received = transport.receive(1, 1.0)
+        while len(received) < 5:
+            received += member.receive(5 - len(received), 1.0)
+        sizes = [10, 2_000_000, 10, 3_000_000, 10]
+        asked: list[int] = []
 
-        with pytest.raises(CommitFailed, match=r"larger than max\.message\.bytes") as failed:
-            transport.commit(received, [Message(bus.replies, bytes(2_000_000))])
-        transport.rewind()
-        again: list[Message] = []
-        while not again:
-            again = transport.receive(1, 1.0)
+        def instead(place: int) -> Message:
+            asked.append(place)
+            return Message(bus.replies, b"too large", key=b"%d" % place)
 
-    assert failed.value.refused == (0,)
-    assert again[0].value == b"1"
-    assert again[0].receipt == received[0].receipt
+        outgoing = [Message(bus.replies, bytes(size), key=b"%d" % place) for place, size in enumerate(sizes)]
+        member.commit(received, outgoing, instead).result()
+
+    assert sorted(asked) == [1, 3]
+    found = dict(records(broker, bus.replies))
+    assert len(records(broker, bus.replies)) == 5
+    assert [found[b"%d" % place] == b"too large" for place in range(5)] == [False, True, False, True, False]
 
 
 def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offset_was_unknown(
     bus: Bus,
 ) -> None:
-    with KafkaTransport(read_settings(bus.config), topics=[bus.requests], partitions=1) as transport:
+    with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=1) as connection:
         assigned: list[int] = []
-        transport.subscribe(bus.requests, "group", on_assigned=assigned.extend)
+        member = connection.join(bus.requests, "group", on_assigned=assigned.extend)
         while not assigned:
-            transport.receive(1, 0.1)
-        (partition,) = transport._partitions.by_number.values()
+            member.receive(1, 0.1)
+        (partition,) = member._ledger._partitions.by_number.values()
         partition.answered = partition.remembered = partition.asked = None  # as when no coordinator tells
-        transport.publish(Message(bus.requests, b"1", key=b"1"))
+        connection.publish(Message(bus.requests, b"1", key=b"1"))
         record = None
         while record is None:
-            record = transport._subscribed().poll(0.1)
+            record = member._consumer.poll(0.1)
 
-        transport._keep(record)
-        assert transport._waiting == [record]
-        transport.rewind()
+        member._keep(record)
+        assert member._waiting == [record]
+        member.rewind()
         received: list[Message] = []
         deadline = time.monotonic() + 30
         while not received and time.monotonic() < deadline:
-            received = transport.receive(1, 0.1)
+            received = member.receive(1, 0.1)
 
     assert [message.value for message in received] == [b"1"]
 
 
 def test_what_waits_is_forgotten_with_its_partition(bus: Bus, broker: EmbeddedBroker) -> None:
     """Else it would be answered, and its offset committed, before those in front of it that come again."""
-    with KafkaTransport(read_settings(bus.config), topics=[bus.requests], partitions=2) as transport:
+    with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=2) as connection:
         for partition in (0, 1):
             produce(broker, bus.requests, Message(bus.requests, b"%d" % partition), partition=partition)
-        transport.subscribe(bus.requests, "group")
+        member = connection.join(bus.requests, "group")
         deadline = time.monotonic() + SECONDS
-        while len(transport._waiting) < 2 and time.monotonic() < deadline:
-            if (record := transport._subscribed().poll(0.1)) is not None:
-                transport._keep(record)
+        while len(member._waiting) < 2 and time.monotonic() < deadline:
+            if (record := member._consumer.poll(0.1)) is not None:
+                member._keep(record)
 
-        transport._forget([0])
+        member._forget_waiting([0])
 
-        assert [record.value() for record in transport._waiting] == [b"1"]
+        assert [record.value() for record in member._waiting] == [b"1"]

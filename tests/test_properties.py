@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fuzz import decode_reply, decode_request
-from imagebus.config import read_settings
+from imagebus.answering import Answering
 from imagebus.errors import BadMessage, ConfigError, ErrorCode
 from imagebus.open_packages import OpenPackages, Package
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.transports.kafka.config import read_settings
 from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import FASHION, encode_request
@@ -26,7 +26,6 @@ from imagebus.wire.replies import encode_error, encode_reply
 from imagebus.wire.requests import read_request
 from imagebus.wire.results import ErrorReply, Model, Reply
 from imagebus.wire.results import decode_reply as read_reply
-from imagebus.worker import Worker
 
 from .fakes import FirstPixel, envelope_of
 
@@ -105,11 +104,11 @@ def test_any_record_has_one_outcome_of_the_right_kind(message: Message) -> None:
 
 @given(st.lists(messages, min_size=2, max_size=8))
 def test_records_of_a_batch_have_the_outcomes_that_they_have_alone(batch: list[Message]) -> None:
-    def worker() -> Worker:
-        return Worker(MemoryTransport(MemoryBus()), FirstPixel(), replies="replies", dead_letter_topic="dlt")
+    def answering() -> Answering:
+        return Answering(FirstPixel(), replies="replies", dead_letter_topic="dlt")
 
-    together = worker().handle(batch)
-    alone = [outcome for message in batch for outcome in worker().handle([message])]
+    together = answering().answer(batch)
+    alone = [outcome for message in batch for outcome in answering().answer([message])]
 
     assert together == alone
 

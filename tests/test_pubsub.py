@@ -23,12 +23,17 @@ from imagebus import (
     Message,
     OnnxClassifier,
     RequestFailed,
+    TooLarge,
+    TransportError,
     connect,
+    fill,
     load_images,
 )
-from imagebus.service_account import read_service_account
-from imagebus.transports.pubsub import PubSubTransport
+from imagebus.transports.base import Member
+from imagebus.transports.pubsub import PubSubBus
+from imagebus.transports.pubsub.account import read_service_account
 from imagebus.transports.pubsub.clients import Clients
+from imagebus.transports.pubsub.suspects import FEW
 from imagebus.wire.pixels import encode_request
 from tools.pubsub_emulator import PubSubEmulator
 
@@ -62,17 +67,29 @@ class Failed(grpc.RpcError):  # type: ignore[misc]  # it has no types
         return "User not\nauthorized"
 
 
-def transport(bus: Bus, *topics: str) -> PubSubTransport:
-    return PubSubTransport(read_service_account(bus.config), topics=topics)
+def connected(bus: Bus, *topics: str) -> PubSubBus:
+    return PubSubBus(read_service_account(bus.config), topics=topics)
+
+
+def received(bus: PubSubBus, member: Member, topic: str, *values: bytes) -> list[Message]:
+    """What was just published, when it came."""
+    for value in values:
+        bus.publish(Message(topic, value))
+    found: list[Message] = []
+    while len(found) < len(values):
+        came = member.receive(len(values), 30)
+        assert came, f"{len(found)} of {len(values)} messages came"
+        found += came
+    return found
 
 
 def read_all(bus: Bus, topic: str) -> list[Message]:
     """Everything that was ever sent to a topic."""
     found: list[Message] = []
-    with transport(bus, topic) as reader:
-        reader.subscribe(topic, f"reader-{uuid.uuid4()}")
+    with connected(bus, topic) as reading:
+        reader = reading.join(topic, f"reader-{uuid.uuid4()}")
         while messages := reader.receive(1000, QUIET):
-            reader.commit(messages)
+            reader.commit(messages).result()
             found += messages
     return found
 
@@ -221,29 +238,46 @@ def test_a_frozen_repliers_messages_go_to_another_and_what_is_stale_of_its_own_i
     assert repeats <= 2  # one in its model when it froze, and one being confirmed
 
 
-def test_a_message_that_kills_its_reader_is_set_aside_after_three_deaths(bus: Bus) -> None:
-    with transport(bus, bus.requests, bus.replies, f"{bus.requests}.dlt") as sender:
-        for number in range(20):
+@pytest.mark.parametrize("max_wait", ["0", "1000"])
+def test_a_message_that_kills_its_reader_is_set_aside_after_three_deaths(bus: Bus, max_wait: str) -> None:
+    dead_letters = f"{bus.requests}.dlt"
+    with connected(bus, bus.requests, bus.replies, dead_letters) as sender:
+        for number in range(200):
+            if number == 100:
+                sender.publish(encode_request(np.full((1, 28, 28), 66, np.uint8), bus.requests, id="killer"))
             sender.publish(encode_request(load_images().images[:5], bus.requests, id=f"good-{number}"))
-        sender.publish(encode_request(np.full((1, 28, 28), 66, np.uint8), bus.requests, id="killer"))
     deaths = 0
     while True:
-        replier = python(FRAGILE, "killer", "66", *bus.options(), "--verbose")
+        replier = python(FRAGILE, "killer", "66", *bus.options(), "--verbose", "--max-wait", max_wait)
         try:
             if died(replier):
                 deaths += 1
+                assert deaths <= 3
                 continue
-            replier.wait_for("dead letter: KILLER")
+            wait_until_answered(bus, 200)
             assert replier.stop() == 0
             break
         finally:
             replier.kill()
 
     assert deaths == 3
-    assert [letter.header("correlation_id") for letter in read_all(bus, f"{bus.requests}.dlt")] == ["killer"]
+    assert [letter.header("correlation_id") for letter in read_all(bus, dead_letters)] == ["killer"]
     answered = {(reply.key or b"").decode() for reply in read_all(bus, bus.replies)}
-    assert answered == {f"good-{number}" for number in range(20)}
+    assert answered == {f"good-{number}" for number in range(200)}
     assert not [name for name in subscriptions(bus) if "suspect" in name]
+
+
+def wait_until_answered(bus: Bus, count: int) -> None:
+    """Wait for replies to so many requests."""
+    answered: set[bytes | None] = set()
+    began = time.monotonic()
+    with connected(bus, bus.replies) as reading:
+        reader = reading.join(bus.replies, f"reader-{uuid.uuid4()}")
+        while len(answered) < count:
+            assert time.monotonic() - began < 60, f"{len(answered)} of {count} requests were answered"
+            messages = reader.receive(1000, 0.2)
+            reader.commit(messages).result()
+            answered.update(message.key for message in messages)
 
 
 def died(replier: Program) -> bool:
@@ -256,25 +290,25 @@ def died(replier: Program) -> bool:
 
 
 def test_what_was_received_and_not_committed_goes_to_the_next_member_at_once(bus: Bus) -> None:
-    with transport(bus, bus.requests) as first:
-        first.subscribe(bus.requests, "repliers")
+    with connected(bus, bus.requests) as first:
+        member = first.join(bus.requests, "repliers")
         first.publish(Message(bus.requests, b"1"))
-        assert len(first.receive(1, 30)) == 1
+        assert len(member.receive(1, 30)) == 1
 
-    with transport(bus, bus.requests) as second:
-        second.subscribe(bus.requests, "repliers")
+    with connected(bus, bus.requests) as second:
+        member = second.join(bus.requests, "repliers")
         began = time.monotonic()
-        received = second.receive(1, 30)
+        again = member.receive(1, 30)
 
-    assert [message.value for message in received] == [b"1"]
+    assert [message.value for message in again] == [b"1"]
     assert time.monotonic() - began < 8  # less than a lease
 
 
 def test_a_rewound_message_comes_again_in_its_order(bus: Bus) -> None:
-    with transport(bus, bus.requests) as member:
-        member.subscribe(bus.requests, "repliers")
+    with connected(bus, bus.requests) as working:
+        member = working.join(bus.requests, "repliers")
         for number in range(5):
-            member.publish(Message(bus.requests, b"%d" % number))
+            working.publish(Message(bus.requests, b"%d" % number))
         first: list[Message] = []
         while len(first) < 5:
             first += member.receive(5, 30)
@@ -284,23 +318,111 @@ def test_a_rewound_message_comes_again_in_its_order(bus: Bus) -> None:
         assert [message.value for message in member.receive(5, 1)] == [message.value for message in first]
 
 
+def test_suspects_are_given_out_a_few_at_a_time_and_beside_nothing_else_whoever_asks(bus: Bus) -> None:
+    topics = bus.requests, f"{bus.requests}.dlt"  # Pub/Sub counts where there is a topic for dead letters
+    with connected(bus, *topics) as dying:
+        received(dying, dying.join(bus.requests, "repliers"), bus.requests, *(b"%d" % n for n in range(20)))
+    with connected(bus, *topics) as working:
+        member = working.join(bus.requests, "repliers")
+        batches: list[list[Message]] = []
+        while sum(map(len, batches)) < 21:
+            batch = fill(member.receive, 128, 0.1, idle=30)
+            assert batch, batches
+            if not batches:
+                working.publish(Message(bus.requests, b"new"))
+            assert batch[0].attempt == 1 or member.receive(128, 30) == []
+            member.commit(batch).result()
+            batches.append(batch)
+
+    assert max(len(batch) for batch in batches if batch[0].attempt > 1) <= FEW
+    assert all(len({message.attempt for message in batch}) == 1 for batch in batches)
+    attempts = {message.value: message.attempt for batch in batches for message in batch}
+    assert attempts == {**{b"%d" % number: 2 for number in range(20)}, b"new": 1}
+
+
+def test_a_suspect_waits_until_what_is_in_hand_is_committed(bus: Bus) -> None:
+    topics = bus.requests, f"{bus.requests}.dlt"
+    with connected(bus, *topics) as working:
+        with connected(bus, *topics) as dying:
+            received(dying, dying.join(bus.requests, "repliers"), bus.requests, b"suspect")
+            member = working.join(bus.requests, "repliers")
+            in_hand: list[Message] = []
+            while not in_hand:  # the other one takes its share
+                working.publish(Message(bus.requests, b"new"))
+                in_hand = member.receive(1, QUIET)
+
+        assert fill(member.receive, 128, 0.1, idle=30) == []  # at once, when the suspects come
+        member.commit(in_hand).result()
+        suspects = member.receive(128, 30)
+
+    assert [message.attempt for message in in_hand] == [1]
+    assert b"suspect" in [message.value for message in suspects]
+    assert {message.attempt for message in suspects} == {2}
+
+
+def test_several_readers_share_one_connection(bus: Bus) -> None:
+    with connected(bus, bus.requests, bus.replies) as shared:
+        inboxes = [shared.inbox(bus.replies) for _ in range(2)]
+        members = [shared.join(bus.requests, group) for group in ("one", "other")]
+        shared.publish(Message(bus.requests, b"request"))
+
+        for member, inbox in zip(members, inboxes, strict=True):
+            (request,) = member.receive(1, 30)
+            reply = Message(bus.replies, request.value, headers=inbox.return_headers)
+            member.commit([request], [reply]).result()
+
+        replies = [inbox.receive(2, 30) for inbox in inboxes]
+        assert [inbox.receive(1, QUIET) for inbox in inboxes] == [[], []]
+    assert [[reply.header("requestor") for reply in each] for each in replies] == [
+        [inbox.return_headers[0][1].decode()] for inbox in inboxes
+    ]
+
+
+def test_what_a_connection_made_is_over_when_it_is_closed(bus: Bus) -> None:
+    with connected(bus, bus.requests, bus.replies) as closed:
+        inbox, member = closed.inbox(bus.replies), closed.join(bus.requests, "repliers")
+
+    closed.close()
+
+    for call in (
+        lambda: inbox.receive(1, 30),
+        lambda: member.receive(1, 30),
+        lambda: member.commit([]),
+        lambda: closed.publish(Message(bus.requests, b"late")),
+    ):
+        with pytest.raises(TransportError, match="the bus is closed"):
+            call()
+
+
+def test_a_failed_delivery_that_nobody_asked_about_is_raised_by_the_next_call(bus: Bus) -> None:
+    with connected(bus, bus.replies) as sender:
+        inbox = sender.inbox(bus.replies)
+        sender.publish(Message(bus.requests, b"nobody made this topic"))
+        began = time.monotonic()
+        with pytest.raises(TransportError, match=f"topic '{bus.requests}' is not there"):  # noqa: PT012
+            while time.monotonic() - began < 60:
+                inbox.receive(1, 0.1)
+
+        assert inbox.receive(1, 0.1) == []
+
+
 def test_a_message_whose_acknowledgement_failed_comes_again_and_is_only_counted(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:
         raise Failed(grpc.StatusCode.UNAVAILABLE)
 
-    monkeypatch.setattr("imagebus.transports.pubsub.transport.ACK_SECONDS", 0.1)
-    with transport(bus, bus.requests, bus.replies) as member:
-        member.subscribe(bus.requests, "repliers")
-        member.publish(Message(bus.requests, b"1"))
-        received = member.receive(1, 30)
+    monkeypatch.setattr("imagebus.transports.pubsub.member.ACKNOWLEDGE_SECONDS", 0.1)
+    with connected(bus, bus.requests, bus.replies) as working:
+        member = working.join(bus.requests, "repliers")
+        working.publish(Message(bus.requests, b"1"))
+        requests = member.receive(1, 30)
         with monkeypatch.context() as patch:
-            patch.setattr(member._clients, "acknowledge", away)
-            member.commit(received, [Message(bus.replies, b"reply")])
+            patch.setattr(working._clients, "acknowledge", away)
+            member.commit(requests, [Message(bus.replies, b"reply")]).result()
 
         began = time.monotonic()
-        while not member.failed_acknowledgements:
+        while not member.redelivered:
             assert time.monotonic() - began < 60
             assert member.receive(1, 0.2) == []
         assert member.receive(1, 1) == []
@@ -308,9 +430,26 @@ def test_a_message_whose_acknowledgement_failed_comes_again_and_is_only_counted(
     assert [message.value for message in read_all(bus, bus.replies)] == [b"reply"]
 
 
+def test_no_commit_and_no_close_waits_longer_than_the_member_may(
+    bus: Bus, emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagebus.transports.pubsub.member.CONFIRM_SECONDS", 3600)
+    with Cable(emulator.host) as cable:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", cable.host)
+        with connected(bus, bus.requests, bus.replies) as working:
+            member = working.join(bus.requests, "repliers")
+            requests = received(working, member, bus.requests, b"1")
+            cable.cut(mend=False)
+            commit = member.commit(requests, [Message(bus.replies, b"reply")])
+
+            member.finish_by = time.monotonic() + 1
+            with pytest.raises(CommitFailed, match="were not confirmed"):
+                commit.result()
+
+
 def test_dead_letters_are_sent_back(bus: Bus) -> None:
     replier = bus.replier("--verbose")
-    with transport(bus, bus.requests) as sender:
+    with connected(bus, bus.requests) as sender:
         sender.publish(Message(bus.requests, b"who sent this?"))
     replier.wait_for("dead letter: NO_ID")
 
@@ -329,19 +468,53 @@ def test_dead_letters_are_sent_back(bus: Bus) -> None:
 # --- what does not fit, and what is wrong ------------------------------------------------------
 
 
-def test_a_reply_that_pubsub_does_not_take_becomes_an_error(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pub/Sub that takes 200 kB."""
     monkeypatch.setattr("imagebus.transports.pubsub.attributes.MAX_PUBLISH_BYTES", 200_000)
-    with transport(bus, bus.requests, bus.replies) as member:
-        member.subscribe(bus.requests, "repliers")
-        member.publish(Message(bus.requests, b"1"))
-        received = member.receive(1, 30)
 
-        with pytest.raises(CommitFailed, match="larger than Pub/Sub takes") as failed:
-            member.commit(received, [Message(bus.replies, bytes(200_000))])
 
-    assert failed.value.refused == (0,)
+def test_each_reply_that_pubsub_does_not_take_is_replaced_and_the_others_are_sent(
+    bus: Bus, small: None
+) -> None:
+    with connected(bus, bus.requests, bus.replies) as working:
+        member = working.join(bus.requests, "repliers")
+        requests = received(working, member, bus.requests, b"1", b"2", b"3")
+        tried: list[int] = []
+
+        def instead(place: int) -> Message:
+            tried.append(place)
+            still_too_large = tried.count(place) == 1
+            return Message(bus.replies, bytes(200_000) if still_too_large else b"TOO_LARGE %d" % place)
+
+        large = Message(bus.replies, bytes(200_000))
+        member.commit(requests, [large, Message(bus.replies, b"fits"), large], instead).result()
+
+        assert tried == [0, 0, 2, 2]
+        assert member.receive(1, QUIET) == []
+    replies = sorted(reply.value for reply in read_all(bus, bus.replies))
+    assert replies == [b"TOO_LARGE 0", b"TOO_LARGE 2", b"fits"]
+
+
+def test_what_is_raised_in_place_of_a_reply_is_raised_by_the_commit_and_nothing_is_done(
+    bus: Bus, small: None
+) -> None:
+    def give_up(place: int) -> Message:
+        raise LookupError(place)
+
+    with connected(bus, bus.requests, bus.replies) as working:
+        member = working.join(bus.requests, "repliers")
+        requests = received(working, member, bus.requests, b"1", b"2")
+        outgoing = [Message(bus.replies, b"fits"), Message(bus.replies, bytes(200_000))]
+
+        with pytest.raises(TooLarge, match="Pub/Sub takes 200000"):
+            member.commit(requests, outgoing).result()
+        with pytest.raises(LookupError, match="1"):
+            member.commit(requests, outgoing, give_up).result()
+
+        member.rewind()
+        assert member.receive(2, 1) == requests
+    assert read_all(bus, bus.replies) == []
 
 
 def test_a_request_for_more_than_fits_is_answered_with_an_error(bus: Bus) -> None:
@@ -366,7 +539,7 @@ def test_a_subscription_that_is_deleted_ends_the_replier_with_one_line(bus: Bus)
     clients.delete_inbox(clients.subscription(f"{bus.requests}-repliers"))
     clients.close()
 
-    with transport(bus, bus.requests) as sender:
+    with connected(bus, bus.requests) as sender:
         sender.publish(encode_request(load_images().images[:5], bus.requests))
     assert replier.wait() == 1, replier
     assert "is not there any more" in replier.err[-1]
@@ -394,7 +567,7 @@ def test_an_emulator_that_is_not_there_is_told_in_one_line(
     monkeypatch.setattr("imagebus.transports.pubsub.clients.CONNECT_SECONDS", 1.0)
 
     with pytest.raises(ConnectionFailed, match=r"no answer from 127\.0\.0\.1:9 \(PUBSUB_EMULATOR_HOST\)"):
-        PubSubTransport(account, topics=["requests"])
+        PubSubBus(account, topics=["requests"])
 
 
 def test_a_login_that_is_refused_ends_both_scripts_with_one_line(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imagebus.transports.pubsub import leases as pubsub_leases
-from imagebus.transports.pubsub.leases import LONGEST, SHORTEST, Leases, Taken
+from imagebus.transports.pubsub.leases import LONGEST_SECONDS, SHORTEST_SECONDS, Leases, Taken
 
 
 def test_a_message_that_comes_again_while_it_is_in_hand_only_gets_its_new_lease() -> None:
@@ -36,7 +36,7 @@ def test_what_was_answered_is_remembered_for_so_long_only(monkeypatch: pytest.Mo
 
 
 def test_a_message_whose_lease_ended_while_it_waited_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pubsub_leases, "SHORTEST", 0)
+    monkeypatch.setattr(pubsub_leases, "SHORTEST_SECONDS", 0)
     leases = Leases()
     leases.take("1", "ack")
     leases.take("2", "other")
@@ -59,4 +59,4 @@ def test_leases_are_as_long_as_twice_the_work_within_bounds(monkeypatch: pytest.
         leases.answered([str(took)])
         seconds.append(leases.seconds())
 
-    assert seconds == [SHORTEST, SHORTEST, 30, LONGEST]
+    assert seconds == [SHORTEST_SECONDS, SHORTEST_SECONDS, 30, LONGEST_SECONDS]

@@ -6,7 +6,7 @@ import pytest
 
 from imagebus.errors import ErrorCode
 from imagebus.replay import ROUNDS, replay_dead_letters
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.wire.dead_letters import DEAD_LETTER_CODE, DEAD_LETTER_CUT
 from imagebus.wire.message import Message
 
@@ -20,23 +20,21 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bus() -> MemoryBus:
-    return MemoryBus()
+def broker() -> MemoryBroker:
+    return MemoryBroker()
 
 
-def put(bus: MemoryBus, value: bytes, code: str = ErrorCode.NO_ID, *headers: tuple[str, bytes]) -> None:
-    with MemoryTransport(bus) as transport:
-        transport.publish(
-            Message("requests.dlt", value, headers=[(DEAD_LETTER_CODE, code.encode()), *headers])
-        )
+def put(broker: MemoryBroker, value: bytes, code: str = ErrorCode.NO_ID, *headers: tuple[str, bytes]) -> None:
+    with MemoryBus(broker) as bus:
+        bus.publish(Message("requests.dlt", value, headers=[(DEAD_LETTER_CODE, code.encode()), *headers]))
 
 
 def replay(
-    bus: MemoryBus, *, code: str | None = None, max_rounds: int = 3, dry_run: bool = False
+    broker: MemoryBroker, *, code: str | None = None, max_rounds: int = 3, dry_run: bool = False
 ) -> list[str]:
-    with MemoryTransport(bus) as transport:
+    with MemoryBus(broker) as bus:
         lines = replay_dead_letters(
-            transport,
+            bus,
             *("requests.dlt", "requests"),
             group=f"repliers.replay.{code}",
             code=code,
@@ -46,11 +44,11 @@ def replay(
         return list(lines)
 
 
-def test_each_dead_letter_is_sent_back_once_and_has_a_line(bus: MemoryBus) -> None:
-    put(bus, b"one")
-    put(bus, b"three", ErrorCode.KILLER)
+def test_each_dead_letter_is_sent_back_once_and_has_a_line(broker: MemoryBroker) -> None:
+    put(broker, b"one")
+    put(broker, b"three", ErrorCode.KILLER)
 
-    first, second = replay(bus), replay(bus)
+    first, second = replay(broker), replay(broker)
 
     assert first == [
         "NO_ID, 3 bytes: sent back",
@@ -58,51 +56,51 @@ def test_each_dead_letter_is_sent_back_once_and_has_a_line(bus: MemoryBus) -> No
         "sent 2 back to requests, 0 stay in requests.dlt",
     ]
     assert second == ["sent 0 back to requests, 0 stay in requests.dlt"]
-    assert [message.value for message in bus.topics["requests"]] == [b"one", b"three"]
+    assert [message.value for message in broker.topics["requests"]] == [b"one", b"three"]
 
 
-def test_only_those_of_the_code_are_sent_and_the_others_wait_for_another_call(bus: MemoryBus) -> None:
-    put(bus, b"no id")
-    put(bus, b"killer", ErrorCode.KILLER)
+def test_only_those_of_the_code_are_sent_and_the_others_wait_for_another_call(broker: MemoryBroker) -> None:
+    put(broker, b"no id")
+    put(broker, b"killer", ErrorCode.KILLER)
 
-    chosen, others = replay(bus, code=ErrorCode.KILLER), replay(bus, code=ErrorCode.NO_ID)
+    chosen, others = replay(broker, code=ErrorCode.KILLER), replay(broker, code=ErrorCode.NO_ID)
 
     assert chosen[-1] == "sent 1 back to requests, 1 stay in requests.dlt"
     assert others[-1] == "sent 1 back to requests, 1 stay in requests.dlt"
-    assert [message.value for message in bus.topics["requests"]] == [b"killer", b"no id"]
+    assert [message.value for message in broker.topics["requests"]] == [b"killer", b"no id"]
 
 
-def test_a_dry_run_sends_and_remembers_nothing(bus: MemoryBus) -> None:
-    put(bus, b"one")
+def test_a_dry_run_sends_and_remembers_nothing(broker: MemoryBroker) -> None:
+    put(broker, b"one")
 
-    dry, real = replay(bus, dry_run=True), replay(bus)
+    dry, real = replay(broker, dry_run=True), replay(broker)
 
     assert dry[-1] == "would send 1 back to requests, 0 stay in requests.dlt"
     assert real[-1] == "sent 1 back to requests, 0 stay in requests.dlt"
 
 
-def test_rounds_are_counted_in_a_header_and_end(bus: MemoryBus) -> None:
-    put(bus, b"one", ErrorCode.NO_ID, (ROUNDS, b"1"))
-    put(bus, b"again", ErrorCode.NO_ID, (ROUNDS, b"2"))
-    put(bus, b"forged", ErrorCode.NO_ID, (ROUNDS, b"-9"))
+def test_rounds_are_counted_in_a_header_and_end(broker: MemoryBroker) -> None:
+    put(broker, b"one", ErrorCode.NO_ID, (ROUNDS, b"1"))
+    put(broker, b"again", ErrorCode.NO_ID, (ROUNDS, b"2"))
+    put(broker, b"forged", ErrorCode.NO_ID, (ROUNDS, b"-9"))
 
-    lines = replay(bus, max_rounds=2)
+    lines = replay(broker, max_rounds=2)
 
     assert [line.partition(": ")[2] for line in lines[:-1]] == [
         "sent back",
         "kept: it was sent back 2 times",
         "sent back",
     ]
-    assert [message.header(ROUNDS) for message in bus.topics["requests"]] == ["2", "1"]
+    assert [message.header(ROUNDS) for message in broker.topics["requests"]] == ["2", "1"]
 
 
-def test_a_dead_letter_that_was_cut_off_is_kept(bus: MemoryBus) -> None:
-    put(bus, b"half", ErrorCode.NO_ID, (DEAD_LETTER_CUT, b"1000"))
+def test_a_dead_letter_that_was_cut_off_is_kept(broker: MemoryBroker) -> None:
+    put(broker, b"half", ErrorCode.NO_ID, (DEAD_LETTER_CUT, b"1000"))
 
-    assert replay(bus)[0] == "NO_ID, 4 bytes: kept: its value was cut off"
+    assert replay(broker)[0] == "NO_ID, 4 bytes: kept: its value was cut off"
 
 
-def test_a_code_that_is_none_of_ours_is_not_repeated(bus: MemoryBus) -> None:
-    put(bus, b"?", "\x1b[2J")
+def test_a_code_that_is_none_of_ours_is_not_repeated(broker: MemoryBroker) -> None:
+    put(broker, b"?", "\x1b[2J")
 
-    assert replay(bus)[0] == "no code, 1 bytes: sent back"
+    assert replay(broker)[0] == "no code, 1 bytes: sent back"

@@ -14,7 +14,7 @@ import imagebus
 import requestor
 from imagebus.errors import TransportError
 from imagebus.transports.base import OnDelivery
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.transports.memory import MemoryBus, MemoryInbox
 from imagebus.wire.message import Message
 
 
@@ -28,11 +28,15 @@ def state(tmp_path: Path) -> Iterator[imagebus.OpenPackages]:
 def test_a_bus_that_fails_after_the_last_send_ends_it_and_leaves_the_packages_open(
     state: imagebus.OpenPackages, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Failing(MemoryTransport):
+    class Failing(MemoryBus):
         def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
             super().publish(message, on_delivery)
             sent.release()
 
+        def inbox(self, topic: str) -> MemoryInbox:
+            return FailingInbox(self.broker, topic)
+
+    class FailingInbox(MemoryInbox):
         def receive(self, limit: int, timeout: float) -> list[Message]:
             for _ in range(3):
                 sent.acquire()
@@ -42,7 +46,7 @@ def test_a_bus_that_fails_after_the_last_send_ends_it_and_leaves_the_packages_op
     args = argparse.Namespace(json=False, top=1, interval=0.0, requests="requests")
     packages = requestor.packages_of(imagebus.load_images(), 5, range(1, 4))
     with (
-        imagebus.Client(Failing(MemoryBus())) as client,
+        imagebus.Client(Failing()) as client,
         pytest.raises(TransportError, match="the bus is gone"),
     ):
         requestor.exchange(client, packages, state, args)

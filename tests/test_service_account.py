@@ -21,14 +21,14 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from imagebus import google_login
 from imagebus.errors import ConfigError, ConnectionFailed
-from imagebus.google_login import fetch_token, google_credentials
-from imagebus.service_account import (
-    MAX_BYTES,
+from imagebus.transports.pubsub import login
+from imagebus.transports.pubsub.account import (
+    MAX_FILE_BYTES,
     need_google,
     read_service_account,
 )
+from imagebus.transports.pubsub.login import fetch_token, google_credentials
 
 from .programs import ROOT
 from .security.certificates import Authority
@@ -189,7 +189,7 @@ def test_a_name_that_no_file_can_have_is_said(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_not_parsed(path: Path) -> None:
-    path.write_text(json.dumps(account_info(padding=" " * MAX_BYTES)))
+    path.write_text(json.dumps(account_info(padding=" " * MAX_FILE_BYTES)))
 
     assert problem(path) == f"larger than 64 KiB, {EXPECTED}"
 
@@ -424,7 +424,10 @@ def test_a_key_that_cannot_sign_is_refused(path: Path, made: Callable[[], str], 
 
 def test_without_google_auth_it_is_said_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth", None)
-    command = "-c google needs google-cloud-pubsub: python3 tools/install.py google, or poetry install --with google"
+    command = (
+        "-c google needs google-cloud-pubsub: pip install 'imagebus[google]', "
+        "python3 tools/install.py google, or poetry install --with google"
+    )
 
     with pytest.raises(ConfigError) as refused:
         need_google()
@@ -434,8 +437,16 @@ def test_without_google_auth_it_is_said_what_to_install(path: Path, monkeypatch:
     assert str(refused.value) == command
 
 
+def test_without_googles_client_connecting_ends_with_that_line() -> None:
+    code = "import sys; sys.modules['grpc'] = None; from imagebus import connect; connect('google', 'google.json')"
+
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert "ConfigError: -c google needs google-cloud-pubsub: pip install" in ended.stderr.splitlines()[-1]
+
+
 def test_reading_the_module_imports_nothing_of_googles() -> None:
-    code = "import imagebus.service_account, sys; print(*sys.modules)"
+    code = "import imagebus.transports.pubsub.account, sys; print(*sys.modules)"
 
     printed = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -581,7 +592,7 @@ def test_credentials_ask_when_they_are_used(path: Path, server: TokenServer) -> 
 def test_a_copy_that_google_auth_makes_asks_in_the_same_way(path: Path, server: TokenServer) -> None:
     account = read_service_account(write_account(path, token_uri=server.uri))
     copy = google_credentials(account).with_quota_project("another-project")
-    assert isinstance(copy, google_login.Login)
+    assert isinstance(copy, login.Login)
     copy.refresh(None)
     assert copy.token == TOKEN
 
@@ -760,7 +771,7 @@ def test_no_password_is_taken_from_netrc(
     netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setattr(google_login, "is_loopback", lambda _: False)  # so that the environment is heeded
+    monkeypatch.setattr(login, "is_loopback", lambda _: False)  # so that the environment is heeded
 
     fetch_token(read_service_account(write_account(path, token_uri=server.uri)))
 
@@ -791,7 +802,7 @@ def test_a_silent_server_is_not_waited_for(
         return 500, {}, b""
 
     server.answer = be_silent
-    monkeypatch.setattr(google_login, "LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(login, "TOKEN_SECONDS", 1.0)
 
     assert no_token(path, logged, token_uri=server.uri) == "no answer within 1 s"
 
@@ -830,7 +841,7 @@ def test_a_server_that_drips_is_not_waited_for(
         while not ended.wait(0.1):
             client.sendall(b" ")
 
-    monkeypatch.setattr(google_login, "LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(login, "TOKEN_SECONDS", 1.0)
 
     try:
         assert no_token(path, logged, token_uri=f"http://127.0.0.1:{served(drip)}/") == "no answer within 1 s"
@@ -897,8 +908,8 @@ def test_a_server_without_tls_is_not_told_anything(path: Path, logged: pytest.Lo
 LOGIN = """
 import sys
 from imagebus import cli
-from imagebus.google_login import fetch_token
-from imagebus.service_account import read_service_account
+from imagebus.transports.pubsub.login import fetch_token
+from imagebus.transports.pubsub.account import read_service_account
 
 def main():
     cli.configure_logging(verbose=True)

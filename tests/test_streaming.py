@@ -17,7 +17,7 @@ from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TooLar
 from imagebus.open_packages import OpenPackages, Package
 from imagebus.streaming import Outcome
 from imagebus.transports.base import OnDelivery
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.transports.memory import MemoryBroker, MemoryBus, MemoryInbox
 from imagebus.wire.message import Message
 from imagebus.wire.results import Reply
 
@@ -28,19 +28,19 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def bus() -> MemoryBus:
-    return MemoryBus()
+def broker() -> MemoryBroker:
+    return MemoryBroker()
 
 
 @pytest.fixture
-def client(bus: MemoryBus) -> Iterator[Client]:
-    with Client(MemoryTransport(bus), timeout=SECONDS) as client:
+def client(broker: MemoryBroker) -> Iterator[Client]:
+    with Client(MemoryBus(broker), timeout=SECONDS) as client:
         yield client
 
 
 @pytest.fixture
-def answerer(bus: MemoryBus, client: Client) -> Answerer:
-    return Answerer(bus)
+def answerer(broker: MemoryBroker, client: Client) -> Answerer:
+    return Answerer(broker)
 
 
 @pytest.fixture
@@ -104,16 +104,16 @@ def test_a_package_that_fails_or_is_lost_is_an_outcome_as_well(
 
 
 def test_a_package_that_is_too_large_to_be_sent_fails_alone(
-    bus: MemoryBus, aside: ThreadPoolExecutor
+    broker: MemoryBroker, aside: ThreadPoolExecutor
 ) -> None:
-    class Small(MemoryTransport):
+    class Small(MemoryBus):
         def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
             if len(message.value) > 784:
                 raise TooLarge("two images are too many")
             super().publish(message, on_delivery)
 
-    with Client(Small(bus), timeout=SECONDS) as client:
-        answered = aside.submit(answer, Answerer(bus), 1)
+    with Client(Small(broker), timeout=SECONDS) as client:
+        answered = aside.submit(answer, Answerer(broker), 1)
         outcomes = list(client.stream([Package(package(1, 2), number=1), *packages(2)[1:]]))
         answered.result()
 
@@ -222,18 +222,22 @@ def test_outcomes_that_are_known_when_it_is_stopped_are_handed_out(
 
 
 def test_a_bus_that_fails_for_good_ends_it_and_no_package_has_an_outcome(state: OpenPackages) -> None:
-    class Failing(MemoryTransport):
+    class Failing(MemoryBus):
         def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
             super().publish(message, on_delivery)
             sent.release()
 
+        def inbox(self, topic: str) -> MemoryInbox:
+            return FailingInbox(self.broker, topic)
+
+    class FailingInbox(MemoryInbox):
         def receive(self, limit: int, timeout: float) -> list[Message]:
             for _ in range(3):
                 sent.acquire()
             raise TransportError("the bus is gone")
 
     sent = threading.Semaphore(0)
-    with Client(Failing(MemoryBus())) as client:
+    with Client(Failing()) as client:
         stream = client.stream(packages(3), state=state)
 
         with pytest.raises(TransportError, match="the bus is gone"):
@@ -250,12 +254,12 @@ def test_a_closed_client_ends_it(client: Client) -> None:
         next(client.stream(packages(1)))
 
 
-def test_a_send_that_is_never_confirmed_is_an_outcome_and_no_failure_of_the_bus(bus: MemoryBus) -> None:
-    class Unconfirming(MemoryTransport):
+def test_a_send_that_is_never_confirmed_is_an_outcome_and_no_failure_of_the_bus(broker: MemoryBroker) -> None:
+    class Unconfirming(MemoryBus):
         def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
             pass
 
-    with Client(Unconfirming(bus)) as client:
+    with Client(Unconfirming(broker)) as client:
         (outcome,) = client.stream(packages(1), timeout=0.01)
 
     assert isinstance(outcome.result, PublishFailed)

@@ -10,77 +10,75 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imagebus.config import read_settings
-from imagebus.errors import TransportError
-from imagebus.service_account import read_service_account
-from imagebus.transports.base import Transport
-from imagebus.transports.kafka import KafkaTransport
-from imagebus.transports.memory import MemoryBus, MemoryTransport
-from imagebus.transports.pubsub import PubSubTransport
+from imagebus.errors import TooLarge, TransportError
+from imagebus.transports.base import Bus, Inbox, Member
+from imagebus.transports.kafka import KafkaBus
+from imagebus.transports.kafka.config import read_settings
+from imagebus.transports.memory import MemoryBroker, MemoryBus
+from imagebus.transports.pubsub import PubSubBus
+from imagebus.transports.pubsub.account import read_service_account
 from imagebus.wire.message import Message
 
+TOO_LARGE_BYTES = 12_000_000  # for any of the buses
 SECONDS = 30.0  # a rebalance on a busy machine; a test that needs all of it has failed
 
 
-class Bus:
-    """One bus with one topic of its own: opens clients of it, and closes them after the test."""
+class Buses:
+    """Connections to one bus, with one topic of its own; all are closed after the test."""
 
-    def __init__(self, connect: Callable[[str], Transport]) -> None:
+    def __init__(self, connect: Callable[[str], Bus]) -> None:
         self.topic = f"contract-{uuid.uuid4().hex[:8]}"
         self._connect = connect
-        self._clients: list[Transport] = []
+        self._open: list[Bus] = []
 
-    def client(self) -> Transport:
-        client = self._connect(self.topic)
-        self._clients.append(client)
-        return client
+    def connect(self) -> Bus:
+        bus = self._connect(self.topic)
+        self._open.append(bus)
+        return bus
 
-    def member(self, group: str = "group") -> Transport:
-        client = self.client()
-        client.subscribe(self.topic, group)
-        return client
+    def member(self, group: str = "group") -> Member:
+        return self.connect().join(self.topic, group)
 
-    def inbox(self) -> Transport:
-        client = self.client()
-        client.subscribe(self.topic)
-        return client
+    def inbox(self) -> Inbox:
+        return self.connect().inbox(self.topic)
 
     def send(self, *values: bytes) -> None:
-        with self._connect(self.topic) as client:
+        with self._connect(self.topic) as bus:
             for value in values:
-                client.publish(self.message(value))
+                bus.publish(self.message(value))
 
     def message(self, value: bytes) -> Message:
         return Message(self.topic, value, key=b"key", headers=[("name", b"value"), ("none", None)])
 
     def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        for bus in self._open:
+            bus.close()
 
 
 @pytest.fixture(params=["memory", "kafka", "pubsub", "pubsub-stream"])
-def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+def buses(request: pytest.FixtureRequest) -> Iterator[Buses]:
     if request.param == "memory":
-        memory = MemoryBus()
-        bus = Bus(lambda _: MemoryTransport(memory))
+        memory = MemoryBroker()
+        memory.max_message_bytes.default_factory = lambda: TOO_LARGE_BYTES // 2
+        buses = Buses(lambda _: MemoryBus(memory))
     elif request.param.startswith("pubsub"):  # the emulator is asked, the service is read on a stream
         account = read_service_account(request.getfixturevalue("google_config"))
         stream = request.param == "pubsub-stream"
-        bus = Bus(lambda topic: PubSubTransport(account, topics=[topic], stream=stream))
+        buses = Buses(lambda topic: PubSubBus(account, topics=[topic], stream=stream))
     else:
         config = request.getfixturevalue("config")
-        bus = Bus(lambda topic: KafkaTransport(read_settings(config), topics=[topic], partitions=2))
-    yield bus
-    bus.close()
+        buses = Buses(lambda topic: KafkaBus(read_settings(config), topics=[topic], partitions=2))
+    yield buses
+    buses.close()
 
 
-def receive(transport: Transport, count: int) -> list[Message]:
+def receive(reader: Inbox | Member, count: int) -> list[Message]:
     """`count` messages, whatever number of calls they take."""
     messages: list[Message] = []
     deadline = time.monotonic() + SECONDS
     while len(messages) < count:
         assert time.monotonic() < deadline, f"{len(messages)} of {count} messages came"
-        messages += transport.receive(count - len(messages), 0.2)
+        messages += reader.receive(count - len(messages), 0.2)
     return messages
 
 
@@ -88,36 +86,36 @@ def values(messages: list[Message]) -> list[bytes]:
     return sorted(message.value for message in messages)
 
 
-def test_a_message_arrives_whole(bus: Bus) -> None:
-    inbox = bus.inbox()
+def test_a_message_arrives_whole(buses: Buses) -> None:
+    inbox = buses.inbox()
 
-    bus.send(b"\x00\xff")
+    buses.send(b"\x00\xff")
     (message,) = receive(inbox, 1)
 
-    assert (message.topic, message.value, message.key) == (bus.topic, b"\x00\xff", b"key")
+    assert (message.topic, message.value, message.key) == (buses.topic, b"\x00\xff", b"key")
     assert list(message.headers) == [("name", b"value"), ("none", None)]
 
 
-def test_an_inbox_gets_everything_from_now_on_and_nothing_older(bus: Bus) -> None:
-    bus.send(b"old")
-    first, second = bus.inbox(), bus.inbox()
+def test_an_inbox_gets_everything_from_now_on_and_nothing_older(buses: Buses) -> None:
+    buses.send(b"old")
+    first, second = buses.inbox(), buses.inbox()
 
-    bus.send(b"new")
+    buses.send(b"new")
 
     assert values(receive(first, 1)) == values(receive(second, 1)) == [b"new"]
 
 
-def test_a_new_group_starts_at_the_oldest_message(bus: Bus) -> None:
-    bus.send(b"1", b"2")
+def test_a_new_group_starts_at_the_oldest_message(buses: Buses) -> None:
+    buses.send(b"1", b"2")
 
-    member = bus.member()
+    member = buses.member()
 
     assert values(receive(member, 2)) == [b"1", b"2"]
 
 
-def test_receive_returns_what_is_there_without_waiting_for_more(bus: Bus) -> None:
-    member = bus.member()
-    bus.send(b"only")
+def test_receive_returns_what_is_there_without_waiting_for_more(buses: Buses) -> None:
+    member = buses.member()
+    buses.send(b"only")
 
     with ThreadPoolExecutor(1) as pool:
         received = pool.submit(member.receive, 100, 2 * SECONDS).result(timeout=SECONDS)
@@ -125,15 +123,15 @@ def test_receive_returns_what_is_there_without_waiting_for_more(bus: Bus) -> Non
     assert values(received) == [b"only"]
 
 
-def test_receive_gives_an_empty_list_when_nothing_comes(bus: Bus) -> None:
-    member = bus.member()
+def test_receive_gives_an_empty_list_when_nothing_comes(buses: Buses) -> None:
+    member = buses.member()
 
     assert member.receive(1, 0.01) == []
 
 
-def test_receive_keeps_to_its_limit(bus: Bus) -> None:
-    member = bus.member()
-    bus.send(*(b"%d" % number for number in range(10)))
+def test_receive_keeps_to_its_limit(buses: Buses) -> None:
+    member = buses.member()
+    buses.send(*(b"%d" % number for number in range(10)))
 
     batches: list[list[Message]] = []
     while sum(map(len, batches)) < 10:
@@ -142,49 +140,48 @@ def test_receive_keeps_to_its_limit(bus: Bus) -> None:
     assert max(map(len, batches)) <= 3
 
 
-def test_committed_messages_do_not_come_again_to_the_group(bus: Bus) -> None:
-    bus.send(b"1", b"2")
-    member = bus.member()
-    member.commit(receive(member, 2))
-    member.close()
+def test_committed_messages_do_not_come_again_to_the_group(buses: Buses) -> None:
+    buses.send(b"1", b"2")
+    with buses.connect() as bus:
+        member = bus.join(buses.topic, "group")
+        member.commit(receive(member, 2)).result()
 
-    bus.send(b"3")
-    successor = bus.member()
+    buses.send(b"3")
+    successor = buses.member()
 
     assert values(receive(successor, 1)) == [b"3"]
     assert successor.receive(1, 0.2) == []
 
 
-def test_messages_that_were_not_committed_come_again(bus: Bus) -> None:
-    bus.send(b"1", b"2")
-    member = bus.member()
-    receive(member, 2)
-    member.close()
+def test_messages_that_were_not_committed_come_again(buses: Buses) -> None:
+    buses.send(b"1", b"2")
+    with buses.connect() as bus:
+        receive(bus.join(buses.topic, "group"), 2)
 
-    successor = bus.member()
+    successor = buses.member()
 
     assert values(receive(successor, 2)) == [b"1", b"2"]
 
 
-def test_each_group_gets_every_message(bus: Bus) -> None:
-    bus.send(b"1")
+def test_each_group_gets_every_message(buses: Buses) -> None:
+    buses.send(b"1")
 
-    one, other = bus.member("one"), bus.member("other")
+    one, other = buses.member("one"), buses.member("other")
 
     assert values(receive(one, 1)) == values(receive(other, 1)) == [b"1"]
 
 
-def test_two_members_of_a_group_share_its_messages(bus: Bus) -> None:
-    members = [bus.member(), bus.member()]
-    bus.send(*(b"%02d" % number for number in range(20)))
+def test_two_members_of_a_group_share_its_messages(buses: Buses) -> None:
+    members = [buses.member(), buses.member()]
+    buses.send(*(b"%02d" % number for number in range(20)))
     seen: list[bytes] = []
     lock = threading.Lock()
 
-    def serve(member: Transport) -> None:
+    def serve(member: Member) -> None:
         deadline = time.monotonic() + SECONDS
         while len(seen) < 20 and time.monotonic() < deadline:
             batch = member.receive(4, 0.1)
-            member.commit(batch)
+            member.commit(batch).result()
             with lock:
                 seen.extend(message.value for message in batch)
 
@@ -198,30 +195,30 @@ def test_two_members_of_a_group_share_its_messages(bus: Bus) -> None:
     assert sorted(set(seen)) == [b"%02d" % number for number in range(20)]
 
 
-def test_commit_returns_when_the_outgoing_messages_exist(bus: Bus) -> None:
-    bus.send(b"request")
-    member, inbox = bus.member(), bus.inbox()
+def test_commit_returns_when_the_outgoing_messages_exist(buses: Buses) -> None:
+    buses.send(b"request")
+    member, inbox = buses.member(), buses.inbox()
     received = receive(member, 1)
 
-    member.commit(received, [bus.message(b"reply")])
+    member.commit(received, [buses.message(b"reply")]).result()
 
     assert values(receive(inbox, 1)) == [b"reply"]
 
 
-def test_a_delivery_is_reported_once(bus: Bus) -> None:
-    client = bus.inbox()
+def test_a_delivery_is_reported_once(buses: Buses) -> None:
     reports: list[TransportError | None] = []
 
-    client.publish(bus.message(b"1"), reports.append)
-    receive(client, 1)
-    client.close()
+    with buses.connect() as bus:
+        inbox = bus.inbox(buses.topic)
+        bus.publish(buses.message(b"1"), reports.append)
+        receive(inbox, 1)
 
     assert reports == [None]
 
 
-def test_close_can_be_called_twice_and_sends_what_is_queued(bus: Bus) -> None:
-    inbox, sender = bus.inbox(), bus.client()
-    sender.publish(bus.message(b"last"))
+def test_close_can_be_called_twice_and_sends_what_is_queued(buses: Buses) -> None:
+    inbox, sender = buses.inbox(), buses.connect()
+    sender.publish(buses.message(b"last"))
 
     sender.close()
     sender.close()
@@ -229,19 +226,66 @@ def test_close_can_be_called_twice_and_sends_what_is_queued(bus: Bus) -> None:
     assert values(receive(inbox, 1)) == [b"last"]
 
 
-def test_receive_before_subscribe_is_an_error(bus: Bus) -> None:
-    client = bus.client()
+def test_a_closed_bus_takes_and_gives_nothing_more(buses: Buses) -> None:
+    bus = buses.connect()
+    member = bus.join(buses.topic, "group")
+    bus.close()
 
-    with pytest.raises(TransportError, match="before subscribe"):
-        client.receive(1, 0)
+    with pytest.raises(TransportError, match="closed"):
+        member.receive(1, 0)
 
 
-def test_on_assigned_is_told_the_partitions(bus: Bus) -> None:
+def test_on_assigned_is_told_the_partitions(buses: Buses) -> None:
     told: list[list[int]] = []
-    client = bus.client()
 
-    client.subscribe(bus.topic, "group", on_assigned=lambda partitions: told.append(list(partitions)))
-    bus.send(b"1")
-    receive(client, 1)
+    member = buses.connect().join(buses.topic, "group", lambda partitions: told.append(list(partitions)))
+    buses.send(b"1")
+    receive(member, 1)
 
+    assert list(member.partitions or ()) == told[-1]
     assert told[-1] in ([0], [0, 1])  # the memory bus has one partition, Kafka's topic two
+
+
+def test_what_is_rewound_comes_again_in_order(buses: Buses) -> None:
+    buses.send(*(b"%d" % number for number in range(5)))
+    member = buses.member()
+    first = receive(member, 5)
+
+    member.rewind()
+
+    assert values(receive(member, 5)) == values(first)
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_an_outcome_that_is_too_large_is_replaced_until_it_fits(buses: Buses, without: bool) -> None:
+    buses.send(b"1", b"2")
+    inbox, member = buses.inbox(), buses.member()
+    received = receive(member, 2)
+    outgoing = [buses.message(b"small"), buses.message(bytes(TOO_LARGE_BYTES))]
+    smaller = [bytes(TOO_LARGE_BYTES), b"smaller"]
+    asked: list[int] = []
+
+    def instead(place: int) -> Message:
+        asked.append(place)
+        return buses.message(smaller.pop(0))
+
+    if without:
+        with pytest.raises(TooLarge):
+            member.commit(received, outgoing).result()
+        return
+    member.commit(received, outgoing, instead).result()
+
+    assert asked == [1, 1]
+    assert values(receive(inbox, 2)) == [b"small", b"smaller"]
+
+
+def test_what_knows_nothing_smaller_tells_the_caller(buses: Buses) -> None:
+    buses.send(b"1")
+    member = buses.member()
+    received = receive(member, 1)
+
+    def instead(_: int) -> Message:
+        raise TooLarge("nothing is small enough")
+
+    with pytest.raises(TooLarge, match="nothing is small enough"):
+        member.commit(received, [buses.message(bytes(TOO_LARGE_BYTES))], instead).result()

@@ -6,37 +6,39 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pytest
 
+from imagebus.answering import Answering, predict_each
 from imagebus.batching import fill
 from imagebus.client import Client
-from imagebus.errors import ModelError, RequestFailed
-from imagebus.transports.base import Commit
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.errors import ModelError, RequestFailed, TooLarge
+from imagebus.transports.base import Commit, Instead
+from imagebus.transports.memory import MemoryBroker, MemoryBus, MemoryMember
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import Images, encode_request
 from imagebus.wire.results import ErrorReply, Probabilities, Reply, decode_reply
-from imagebus.worker import Worker, predict_each
+from imagebus.worker import Worker
 
 from .fakes import FirstPixel, package
 
 
 def worker_on(
-    bus: MemoryBus, classifier: FirstPixel | None = None, *, max_batch_size: int = 32, at_once: int = 1
+    broker: MemoryBroker, classifier: FirstPixel | None = None, *, max_batch_size: int = 32, at_once: int = 1
 ) -> Worker:
-    transport = MemoryTransport(bus)
-    transport.subscribe("requests", "repliers")
     return Worker(
-        transport,
+        MemoryBus(broker).join("requests", "repliers"),
         classifier or FirstPixel(),
         replies="replies",
         dead_letter_topic="requests.dlt",
         max_batch_size=max_batch_size,
         at_once=at_once,
     )
+
+
+def answering() -> Answering:
+    return Answering(FirstPixel(), replies="replies", dead_letter_topic="requests.dlt")
 
 
 @contextmanager
@@ -56,21 +58,19 @@ def labels(reply: Reply | ErrorReply) -> list[str]:
 
 
 def test_each_request_of_a_batch_gets_its_own_predictions() -> None:
-    worker = worker_on(MemoryBus())
     batch = [encode_request(package(*classes), "requests") for classes in ([1, 2], [3], [4, 5, 6])]
 
-    replies = [decode_reply(message) for message in worker.handle(batch)]
+    replies = [decode_reply(message) for message in answering().answer(batch)]
 
     assert [labels(reply) for reply in replies] == [["b", "c"], ["d"], ["e", "f", "g"]]
     assert [reply.id.encode() for reply in replies] == [message.key for message in batch]
 
 
 def test_a_bad_request_gets_an_error_and_its_neighbours_their_predictions() -> None:
-    worker = worker_on(MemoryBus())
     good = encode_request(package(1), "requests")
     cut_off = Message("requests", good.value[:-1], b"cut-off", headers=good.headers[2:])
 
-    error, reply = map(decode_reply, worker.handle([cut_off, good]))
+    error, reply = map(decode_reply, answering().answer([cut_off, good]))
 
     assert isinstance(error, ErrorReply)
     assert (error.id, error.code) == ("cut-off", "SHAPE")
@@ -78,19 +78,17 @@ def test_a_bad_request_gets_an_error_and_its_neighbours_their_predictions() -> N
 
 
 def test_what_cannot_be_answered_becomes_a_dead_letter() -> None:
-    worker = worker_on(MemoryBus())
 
-    (letter,) = worker.handle([Message("requests", b"who sent this?")])
+    (letter,) = answering().answer([Message("requests", b"who sent this?")])
 
     assert (letter.topic, letter.value) == ("requests.dlt", b"who sent this?")
     assert letter.header("dead_letter_code") == "NO_ID"
 
 
 def test_a_package_that_the_model_fails_on_does_not_fail_its_neighbours() -> None:
-    worker = worker_on(MemoryBus())
     batch = [encode_request(package(first), "requests") for first in (1, 2, 255, 4, 5)]
 
-    replies = [decode_reply(message) for message in worker.handle(batch)]
+    replies = [decode_reply(message) for message in answering().answer(batch)]
 
     failed = [reply for reply in replies if isinstance(reply, ErrorReply)]
     assert [(reply.id.encode(), reply.code) for reply in failed] == [(batch[2].key, "MODEL")]
@@ -98,17 +96,23 @@ def test_a_package_that_the_model_fails_on_does_not_fail_its_neighbours() -> Non
 
 
 def test_every_message_has_one_outcome_and_is_counted() -> None:
-    worker = worker_on(MemoryBus())
+    broker = MemoryBroker()
+    worker = worker_on(broker)
     batch = [
         encode_request(package(1, 2), "requests"),
         encode_request(package(255), "requests"),
         Message("requests", b"", b"empty"),
         Message("requests", b"nobody"),
     ]
+    with MemoryBus(broker) as sender:
+        for message in batch:
+            sender.publish(message)
 
-    outgoing = worker.handle(batch)
+    with serving(worker), broker.changed:
+        assert broker.changed.wait_for(
+            lambda: len(broker.topics["replies"]) + len(broker.topics["requests.dlt"]) == 4, 30
+        )
 
-    assert len(outgoing) == len(batch)
     assert worker.metrics.requests == 4
     assert worker.metrics.images == 2
     assert worker.metrics.errors == {"MODEL": 1, "EMPTY": 1}
@@ -117,10 +121,10 @@ def test_every_message_has_one_outcome_and_is_counted() -> None:
 
 
 def test_requests_are_answered_over_the_bus() -> None:
-    bus = MemoryBus()
-    worker = worker_on(bus)
+    broker = MemoryBroker()
+    worker = worker_on(broker)
 
-    with serving(worker), Client(MemoryTransport(bus)) as client:
+    with serving(worker), Client(MemoryBus(broker)) as client:
         predictions = client.predict(package(7, 8))
         with pytest.raises(RequestFailed, match="MODEL"):
             client.predict(package(255))
@@ -129,66 +133,204 @@ def test_requests_are_answered_over_the_bus() -> None:
 
 
 def test_a_failed_commit_is_done_again_and_the_caller_sees_one_answer() -> None:
-    bus = MemoryBus()
-    bus.fail_next_commits(2)
-    worker = worker_on(bus)
+    broker = MemoryBroker()
+    broker.fail_next_commits(2)
+    worker = worker_on(broker)
 
-    with serving(worker), Client(MemoryTransport(bus)) as client:
+    with serving(worker), Client(MemoryBus(broker)) as client:
         predictions = client.predict(package(3))
 
     assert [prediction.label for prediction in predictions] == ["d"]
     assert worker.metrics.failed_commits == 2
-    assert len(bus.topics["replies"]) == 1
+    assert len(broker.topics["replies"]) == 1
 
 
 def test_a_backlog_is_answered_in_its_order_although_commits_fail_with_batches_in_hand() -> None:
-    bus = MemoryBus()
+    broker = MemoryBroker()
     ids = [f"{number:02}" for number in range(41)]
-    with MemoryTransport(bus) as sender:
+    with MemoryBus(broker) as sender:
         for id in ids:
             sender.publish(encode_request(package(1), "requests", id=id))
-    bus.fail_next_commits(3)
-    worker = worker_on(bus, max_batch_size=4)
+    broker.fail_next_commits(3)
+    worker = worker_on(broker, max_batch_size=4)
 
-    with serving(worker), bus.changed:
-        assert bus.changed.wait_for(lambda: len(bus.topics["replies"]) >= len(ids), 30)
+    with serving(worker), broker.changed:
+        assert broker.changed.wait_for(lambda: len(broker.topics["replies"]) >= len(ids), 30)
 
-    assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
+    assert [reply.header("correlation_id") for reply in broker.topics["replies"]] == ids
     assert worker.metrics.failed_commits == 3
-    assert bus.groups["requests", "repliers"].position == len(ids)
+    assert broker.groups["requests", "repliers"].position == len(ids)
 
 
 def test_what_was_received_behind_a_suspect_waits_until_that_is_committed() -> None:
-    class Suspicious(MemoryTransport):
+    class Failing(MemoryMember):
         failures = 2
 
-        def receive(self, limit: int, timeout: float) -> list[Message]:
-            received = super().receive(limit, timeout)
-            return [each._replace(attempt=2) if 4 <= each.receipt < 8 else each for each in received]
-
-        def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
+        def commit(
+            self,
+            received: Sequence[Message],
+            outgoing: Sequence[Message] = (),
+            instead: Instead | None = None,
+        ) -> Commit:
             if received[0].attempt > 1 and self.failures:
                 self.failures -= 1
-                bus.fail_next_commits(1)
-            return super().begin_commit(received, outgoing)
+                broker.fail_next_commits(1)
+            return super().commit(received, outgoing, instead)
 
-    bus = MemoryBus()
+    broker = MemoryBroker()
     ids = [f"{number:02}" for number in range(20)]
-    with MemoryTransport(bus) as sender:
+    with MemoryBus(broker) as sender:
         for id in ids:
             sender.publish(encode_request(package(1), "requests", id=id))
-    transport = Suspicious(bus)
-    transport.subscribe("requests", "repliers")
+    dying = MemoryBus(broker)
+    dying.join("requests", "repliers").receive(8, 0)
+    dying.die()
     worker = Worker(
-        transport, FirstPixel(), replies="replies", dead_letter_topic="requests.dlt", max_batch_size=4
+        Failing(broker, "requests", "repliers"),
+        FirstPixel(),
+        replies="replies",
+        dead_letter_topic="requests.dlt",
+        max_batch_size=4,
     )
 
-    with serving(worker), bus.changed:
-        assert bus.changed.wait_for(lambda: len(bus.topics["replies"]) >= len(ids), 30)
+    with serving(worker), broker.changed:
+        assert broker.changed.wait_for(lambda: len(broker.topics["replies"]) >= len(ids), 30)
 
-    assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
+    assert [reply.header("correlation_id") for reply in broker.topics["replies"]] == ids
     assert worker.metrics.failed_commits == 2
     assert worker.metrics.in_flight == 0
+
+
+class Deadly(FirstPixel):
+    """A model that is the end of the process on an image whose first pixel is 66, as a bug in C would be."""
+
+    def predict(self, images: Images) -> Probabilities:
+        if (images[:, 0, 0] == 66).any():
+            raise SystemExit
+        return super().predict(images)
+
+
+@pytest.mark.parametrize("max_wait", [0.0, 0.05, 1.0])
+def test_a_record_that_kills_its_reader_is_set_aside_alone_however_long_batches_wait(max_wait: float) -> None:
+    broker = MemoryBroker()
+    with MemoryBus(broker) as sender:
+        for number in range(201):
+            deadly = number == 100
+            id = "killer" if deadly else f"{number:03}"
+            sender.publish(encode_request(package(66 if deadly else 1), "requests", id=id))
+
+    lives = 0
+    while not all_done(broker):
+        lives += 1
+        assert lives < 10
+        bus = MemoryBus(broker)
+        worker = Worker(
+            bus.join("requests", "repliers"),
+            Deadly(),
+            replies="replies",
+            dead_letter_topic="requests.dlt",
+            max_batch_size=32,
+            max_wait=max_wait,
+        )
+        live(broker, worker, bus)
+
+    assert lives == 4
+    assert [letter.header("correlation_id") for letter in broker.topics["requests.dlt"]] == ["killer"]
+    answered = [reply.header("correlation_id") for reply in broker.topics["replies"]]
+    assert set(answered) == {f"{number:03}" for number in range(201)} - {"100"}
+
+
+def live(broker: MemoryBroker, worker: Worker, bus: MemoryBus) -> None:
+    """Serve until all is answered, or until a death."""
+
+    def serve() -> None:
+        try:
+            worker.run()
+        except SystemExit:
+            bus.die()
+        else:
+            bus.close()
+        with broker.changed:
+            broker.changed.notify_all()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with broker.changed:
+        assert broker.changed.wait_for(lambda: not thread.is_alive() or all_done(broker) or bus.closed, 30)
+    worker.stop()
+    thread.join()
+
+
+def all_done(broker: MemoryBroker) -> bool:
+    """Whether each of the 201 records has an outcome."""
+    outcomes = [*broker.topics["replies"], *broker.topics["requests.dlt"]]
+    return len({outcome.header("correlation_id") for outcome in outcomes}) == 201
+
+
+def test_what_is_too_large_has_its_error_once_and_the_rest_flows_on() -> None:
+    class Counting(FirstPixel):
+        predicted = 0
+
+        def predict(self, images: Images) -> Probabilities:
+            self.predicted += len(images)
+            return super().predict(images)
+
+    broker = MemoryBroker()
+    broker.max_message_bytes["replies"] = 500  # three images are too many, one is not
+    with MemoryBus(broker) as sender:
+        for number in range(300):
+            images = package(1, 2, 3, 4, 5) if number % 3 == 0 else package(1)
+            sender.publish(encode_request(images, "requests", id=f"{number:03}"))
+    classifier = Counting()
+    worker = worker_on(broker, classifier, max_batch_size=8)
+
+    with serving(worker), broker.changed:
+        assert broker.changed.wait_for(lambda: len(broker.topics["replies"]) >= 300, 30)
+
+    replies = [decode_reply(reply) for reply in broker.topics["replies"]]
+    assert [reply.id for reply in replies] == [f"{number:03}" for number in range(300)]
+    codes = [reply.code if isinstance(reply, ErrorReply) else "ok" for reply in replies]
+    assert codes == ["TOO_LARGE" if number % 3 == 0 else "ok" for number in range(300)]
+    assert classifier.predicted == 100 * 5 + 200
+    assert worker.metrics.failed_commits == 0
+
+
+def test_where_not_even_an_error_fits_a_dead_letter_tells_of_it_and_where_that_does_not_the_worker_ends() -> (
+    None
+):
+    broker = MemoryBroker()
+    broker.max_message_bytes["replies"] = 10
+    with MemoryBus(broker) as sender:
+        sender.publish(encode_request(package(1), "requests", id="one"))
+    worker = worker_on(broker)
+
+    with serving(worker), broker.changed:
+        assert broker.changed.wait_for(lambda: broker.topics["requests.dlt"], 30)
+    broker.max_message_bytes["requests.dlt"] = -1
+    with MemoryBus(broker) as sender:
+        sender.publish(encode_request(package(1), "requests", id="two"))
+    with pytest.raises(TooLarge, match="does not take even a dead letter"):
+        worker_on(broker).run()
+
+    (letter,) = broker.topics["requests.dlt"]
+    assert (letter.header("dead_letter_code"), letter.header("correlation_id")) == ("TOO_LARGE", "one")
+
+
+def test_health_tells_what_keeps_a_worker_from_being_ready() -> None:
+    broker = MemoryBroker()
+    worker = worker_on(broker)
+    with MemoryBus(broker) as sender:
+        sender.publish(encode_request(package(1), "requests"))
+    fresh = worker.health()
+
+    with serving(worker), broker.changed:
+        assert broker.changed.wait_for(lambda: broker.topics["replies"], 30)
+    stopped = worker.health()
+
+    assert (fresh.ready, fresh.partitions, fresh.last_commit) == (True, (0,), None)
+    assert fresh.model.name == "first-pixel"
+    assert stopped.last_commit is not None
+    assert stopped.failures == ("it is stopping",)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -211,38 +353,38 @@ def test_no_more_batches_are_with_the_model_than_may_be(at_once: int) -> None:
                 self.now -= 1
             return answers
 
-    bus = MemoryBus()
+    broker = MemoryBroker()
     ids = [f"{number:02}" for number in range(16)]
-    with MemoryTransport(bus) as sender:
+    with MemoryBus(broker) as sender:
         for id in ids:
             sender.publish(encode_request(package(1), "requests", id=id))
     classifier = Counting()
-    worker = worker_on(bus, classifier, max_batch_size=4, at_once=at_once)
+    worker = worker_on(broker, classifier, max_batch_size=4, at_once=at_once)
 
-    with serving(worker), bus.changed:
-        assert bus.changed.wait_for(lambda: len(bus.topics["replies"]) >= len(ids), 60)
+    with serving(worker), broker.changed:
+        assert broker.changed.wait_for(lambda: len(broker.topics["replies"]) >= len(ids), 60)
 
-    assert [reply.header("correlation_id") for reply in bus.topics["replies"]] == ids
+    assert [reply.header("correlation_id") for reply in broker.topics["replies"]] == ids
     assert classifier.most == at_once
 
 
 def test_stop_finishes_the_batch_at_hand() -> None:
-    bus = MemoryBus()
-    with MemoryTransport(bus) as sender:
+    broker = MemoryBroker()
+    with MemoryBus(broker) as sender:
         for _ in range(10):
             sender.publish(encode_request(package(1), "requests"))
-    worker = worker_on(bus, max_batch_size=4)
-    begin = worker._begin
+    worker = worker_on(broker, max_batch_size=4)
+    put = worker._pipeline.put
 
-    def stop_then_begin(messages: Sequence[Message], *, aside: bool) -> Any:
+    def stop_then_put(messages: Sequence[Message]) -> bool:
         worker.stop()
-        return begin(messages, aside=aside)
+        return put(messages)
 
-    worker._begin = stop_then_begin  # type: ignore[method-assign]
+    worker._pipeline.put = stop_then_put  # type: ignore[method-assign]
     worker.run()
 
-    assert len(bus.topics["replies"]) == 4
-    assert bus.groups["requests", "repliers"].position == 4
+    assert len(broker.topics["replies"]) == 4
+    assert broker.groups["requests", "repliers"].position == 4
 
 
 def test_predict_each_tries_no_more_than_it_must() -> None:
@@ -325,6 +467,12 @@ def test_fill_waits_no_longer_than_asked() -> None:
     assert fill(receive, 4, 0.02) == [1]
 
 
+def test_fill_waits_no_longer_for_what_can_only_come_after_this_batch() -> None:
+    waiting = [[1], []]
+
+    assert fill(lambda limit, timeout: waiting.pop(0), 4, 60.0) == [1]
+
+
 def test_fill_returns_empty_when_nothing_comes() -> None:
     assert fill(lambda limit, timeout: [], 4, 60.0) == []
 
@@ -338,8 +486,8 @@ def test_images_are_not_changed_on_the_way() -> None:
             return super().predict(images)
 
     sent = np.random.default_rng(0).integers(0, 10, (5, 28, 28), np.uint8)
-    transport = MemoryTransport(MemoryBus())
-    worker = Worker(transport, Recorder(), replies="replies", dead_letter_topic="dlt")
-    worker.handle([encode_request(sent, "requests")])
+    Answering(Recorder(), replies="replies", dead_letter_topic="dlt").answer(
+        [encode_request(sent, "requests")]
+    )
 
     np.testing.assert_array_equal(seen[0], sent)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagebus.config import read_settings
 from imagebus.errors import ConfigError
-from imagebus.service_account import need_google, read_service_account
+from imagebus.transports.pubsub.account import need_google, read_service_account
 
 if TYPE_CHECKING:
-    from imagebus.transports.base import Transport
+    from imagebus.transports.base import Bus
 
 GOOGLE = ("google", "gcp", "pubsub")
 CLOUDS = ("kafka", *GOOGLE)  # the names that `-c` takes
@@ -25,7 +24,7 @@ def connect(
     partitions: int = 6,
     transactional_id: str | None = None,
     own_partition: bool = False,
-) -> Transport:
+) -> Bus:
     """Read the config file, connect, and create the missing ones of `topics`.
 
     `partitions` are for topics of Kafka that are created. With a `transactional_id`, which no other live
@@ -35,10 +34,11 @@ def connect(
     """
     # Each bus is imported for those who use it.
     if cloud == "kafka":
-        from imagebus.transports.kafka import KafkaTransport
+        from imagebus.transports.kafka import KafkaBus
+        from imagebus.transports.kafka.config import read_settings
 
         settings = read_settings(config)
-        return KafkaTransport(
+        return KafkaBus(
             settings,
             topics=topics,
             partitions=partitions,
@@ -50,7 +50,7 @@ def connect(
             raise ConfigError("transactional_id: Pub/Sub has no transactions, only Kafka has")
         need_google()
         account = read_service_account(config)
-        from imagebus.transports.pubsub import PubSubTransport
+        from imagebus.transports.pubsub import PubSubBus
 
-        return PubSubTransport(account, topics=topics)
+        return PubSubBus(account, topics=topics)
     raise ConfigError(f"cloud {cloud!r}: expected one of {', '.join(CLOUDS)}")

@@ -1,4 +1,16 @@
-"""The seam between this project and a message bus: six verbs."""
+"""The seam between this project and a message bus: a bus, inboxes on it, and members of its groups.
+
+    bus = connect("kafka", "kafka.config", topics=["requests", "replies"])
+    bus.publish(message)
+    inbox = bus.inbox("replies")                       # a requestor's: everything from now on
+    member = bus.join("requests", group="repliers")    # a replier's: its share of the work
+    batch = member.receive(limit=128, timeout=0.2)
+    member.commit(batch, outgoing).result()
+    bus.close()
+
+Errors: every failure of the bus is a `TransportError` from the call that noticed it, or from the next call
+where it was noticed in between. None is swallowed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +24,7 @@ from imagebus.wire.message import Message
 
 OnAssigned = Callable[[Sequence[int]], None]
 OnDelivery = Callable[[TransportError | None], None]
+Instead = Callable[[int], Message]
 
 
 class Commit(Protocol):
@@ -21,43 +34,12 @@ class Commit(Protocol):
         """Wait for its end; raises what came of it. Called once."""
 
 
-class Transport(ABC):
-    """One client's connection to a bus: a replier's or a requestor's.
+class Bus(ABC):
+    """A connection to a message bus.
 
     Threads: `publish` is called from any number of threads, all else from one. Callbacks are called from
-    inside `receive` or `publish`, must be quick and must not raise.
-
-    `lost` counts messages that the bus deleted (retention) before this group had committed them,
-    `failed_acknowledgements` those that came again although they were committed, and were told by their ids.
-
-    Errors: every failure of the bus is a `TransportError` from the call that noticed it, or from the
-    next call where it was noticed in between. None is swallowed.
+    inside `publish` or the `receive` of an inbox or a member, must be quick and must not raise.
     """
-
-    lost: int = 0
-    failed_acknowledgements: int = 0
-    hurried_at: float | None = None  # time.monotonic(): from then on `commit` waits a few seconds at most
-
-    @abstractmethod
-    def subscribe(self, topic: str, group: str | None = None, on_assigned: OnAssigned | None = None) -> None:
-        """Choose what `receive` reads; called once, before it.
-
-        With a `group`, the topic's messages are shared among its members, and the group's position is
-        remembered: a new group starts at the oldest message. `on_assigned` is told the partitions of
-        this member whenever they change. Without a group this is a private inbox: everything sent to
-        the topic from now on, where now is before this call returns.
-        """
-
-    @abstractmethod
-    def receive(self, limit: int, timeout: float) -> list[Message]:
-        """Up to `limit` messages, each with its receipt; blocks until there is one, at most `timeout` s.
-
-        Takes what is already there and does not wait for more, so it may return fewer than `limit`; an
-        empty list after `timeout`. Messages of one partition come in order. A message whose `attempt` is
-        above 1 was in the hands of a member that died; such messages come a few at a time, or alone, and never
-        with others: commit what is in hand before trying them, and them before receiving more, so that one
-        which kills its reader can be told from its neighbours.
-        """
 
     @abstractmethod
     def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
@@ -68,37 +50,22 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
-        """Make `outgoing` exist, then mark `received` as done; `result()` blocks until that is so.
-
-        `outgoing` is empty, or has the outcome of each received message in its place. The outcomes of
-        messages that went to another member meanwhile are not sent.
-
-        1. publish every message of `outgoing` and wait until the bus confirmed each;
-        2. only then record that `received` need not come again.
-
-        `result()` raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and the caller
-        goes back with `rewind`. Whatever was marked done stays done. One commit is ended before the next
-        is begun, so that they are in order.
-        """
-
-    def commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> None:
-        """`begin_commit`, and wait for its end."""
-        self.begin_commit(received, outgoing).result()
+    def inbox(self, topic: str) -> Inbox:
+        """A private reader: everything sent to the topic from now on, where now is before this call returns."""
 
     @abstractmethod
-    def rewind(self) -> None:
-        """Let everything that was received and not committed come again, in order.
+    def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> Member:
+        """A new member of a group, among whose members the topic's messages are shared.
 
-        After a `CommitFailed`, while no commit is under way. What was received later is forgotten too:
-        its outcomes must not be committed any more.
+        The group's position is remembered: a new group starts at the oldest message. `on_assigned` is told
+        the partitions of this member whenever they change.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Send what is queued, leave the group, let go of the connection. Safe to call twice.
+        """Send what is queued, leave the groups, let go of the connection. Safe to call twice.
 
-        Received messages that were not committed go to the other members, or come again later.
+        Messages that a member received and did not commit go to the others of its group, or come again later.
         """
 
     def __enter__(self) -> Self:
@@ -108,3 +75,77 @@ class Transport(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Inbox(ABC):
+    """Reads what is sent to one topic. One thread calls it.
+
+    `return_headers` are those that a request carries so that its reply comes to this inbox and no other, on
+    a bus that can do that.
+    """
+
+    return_headers: Sequence[tuple[str, bytes]] = ()
+
+    @abstractmethod
+    def receive(self, limit: int, timeout: float) -> list[Message]:
+        """Up to `limit` messages; blocks until there is one, at most `timeout` s, then an empty list.
+
+        Takes what is already there and does not wait for more, so it may return fewer than `limit`.
+        """
+
+
+class Member(ABC):
+    """A member of a consumer group: receives its share of a topic, and commits what is done.
+
+    One thread calls it. A message whose `attempt` is above 1 is a suspect: it was in the hands of a member
+    that died. So that one which kills its reader can be told from its neighbours, suspects are given out a
+    few at a time or alone, never together with other messages, and never while anything else is uncommitted;
+    nor is anything else while a suspect is. The member sees to that itself, so that no caller can break it.
+
+    `partitions` are those that it has, None until it was told, and (0,) where a bus has none. `lost` counts
+    messages that the bus deleted (retention) before this group had committed them,
+    `redelivered` those that came again although they were committed, and were recognised by their ids.
+    """
+
+    partitions: tuple[int, ...] | None = None
+    lost: int = 0
+    redelivered: int = 0
+    finish_by: float | None = None  # time.monotonic(): from then on no commit is waited for
+
+    @abstractmethod
+    def receive(self, limit: int, timeout: float) -> list[Message]:
+        """Up to `limit` messages, each with its receipt; blocks until there is one, at most `timeout` s.
+
+        Takes what is already there and does not wait for more, so it may return fewer than `limit`; an
+        empty list after `timeout`, or at once where something has to be committed before more can come.
+        Messages of one partition come in order.
+        """
+
+    @abstractmethod
+    def commit(
+        self, received: Sequence[Message], outgoing: Sequence[Message] = (), instead: Instead | None = None
+    ) -> Commit:
+        """Begin to make `outgoing` exist, then to mark `received` as done; `result()` blocks until that is so.
+
+        `outgoing` is empty, or has the outcome of each received message in its place. The outcomes of
+        messages that went to another member meanwhile are not sent.
+
+        1. publish every message of `outgoing` and wait until the bus has confirmed each;
+        2. only then record that `received` need not come again.
+
+        An outcome that is larger than the bus takes is replaced by `instead(place)`, which is asked again
+        should that be too large too, on whichever thread finds it out; what it raises, `result()` raises.
+        Without `instead` that is a `TooLarge`, and nothing is marked.
+
+        `result()` raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and the caller
+        goes back with `rewind`. Whatever was marked done stays done. One commit is ended before the next
+        is begun, so that they are in order.
+        """
+
+    @abstractmethod
+    def rewind(self) -> None:
+        """Let everything that was received and not committed come again, in order.
+
+        After a failed commit, while none is under way. What was received later is forgotten too: its
+        outcomes must not be committed any more.
+        """

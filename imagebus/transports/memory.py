@@ -1,41 +1,51 @@
-"""A bus inside one process, with the whole contract: groups, redelivery, confirmed outputs.
+"""A bus inside one process, with the whole contract: groups, redelivery, suspects, confirmed outputs.
 
-For tests and for trying things out in a REPL. Each `MemoryTransport(bus)` is one client.
+For tests and for trying things out in a REPL. Each `MemoryBus(broker)` is one connection; those that talk to
+each other share a `MemoryBroker`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from imagebus.errors import CommitFailed, PublishFailed, TransportError
-from imagebus.transports.base import Commit, OnAssigned, OnDelivery, Transport
-from imagebus.wire.message import Message
+from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
+from imagebus.transports.base import Bus, Commit, Inbox, Instead, Member, OnAssigned, OnDelivery
+from imagebus.wire.message import Message, Position
+
+FEW = 24  # messages that are tried together after a first death, as on Kafka
+NEVER_TOO_LARGE = 2**63
 
 
 @dataclass
 class _Group:
     """What one consumer group still has to do with a topic."""
 
-    position: int = 0  # the next offset never handed out
-    returned: list[int] = field(default_factory=list)  # handed out, not committed, to come again
+    position: int = 0  # the next offset never given out
+    returned: list[int] = field(default_factory=list)  # given out, not committed, to come again
+    deaths: Counter[int] = field(default_factory=Counter)  # of members, by the offsets that they held
 
 
-class MemoryBus:
-    """Topics as lists. `fail_next_commits(n)` makes the next n commits fail, as a broker's absence does."""
+class MemoryBroker:
+    """Topics as lists.
+
+    `fail_next_commits(n)` makes the next n commits fail, as a broker's absence does; `max_message_bytes` is
+    the largest value that a topic takes.
+    """
 
     def __init__(self) -> None:
         self.topics: defaultdict[str, list[Message]] = defaultdict(list)
+        self.max_message_bytes: defaultdict[str, int] = defaultdict(lambda: NEVER_TOO_LARGE)
         self.changed = threading.Condition()
         self.groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
         self._failures = 0
 
     def fail_next_commits(self, count: int) -> None:
-        """Let the next `count` commits of any client raise `CommitFailed`."""
+        """Let the next `count` commits of any member raise `CommitFailed`."""
         self._failures = count
 
     def refuses_commit(self) -> bool:
@@ -44,89 +54,180 @@ class MemoryBus:
         self._failures -= failing
         return failing
 
+    def takes(self, message: Message) -> bool:
+        """Whether the message is small enough for its topic."""
+        return len(message.value) <= self.max_message_bytes[message.topic]
 
-class MemoryTransport(Transport):
-    """One client of a `MemoryBus`."""
+    def append(self, message: Message) -> None:
+        """Store a message; to be called with `changed` held."""
+        log = self.topics[message.topic]
+        log.append(message._replace(position=Position(0, len(log), int(time.time() * 1000))))
+        self.changed.notify_all()
 
-    def __init__(self, bus: MemoryBus) -> None:
-        self._bus = bus
-        self._topic: str | None = None
-        self._group: _Group | None = None
-        self._inbox = 0  # the next offset of a private inbox
-        self._open: set[int] = set()  # handed out by this client and not committed
-        self._closed = False
+    def message(self, topic: str, offset: int) -> Message:
+        """A stored message; its receipt is its offset."""
+        return self.topics[topic][offset]._replace(receipt=offset)
 
-    def subscribe(self, topic: str, group: str | None = None, on_assigned: OnAssigned | None = None) -> None:
-        with self._bus.changed:
-            self._topic = topic
-            self._group = self._bus.groups[topic, group] if group is not None else None
-            self._inbox = len(self._bus.topics[topic])
-        if on_assigned is not None:
-            on_assigned([0])
 
-    def receive(self, limit: int, timeout: float) -> list[Message]:
-        if self._topic is None:
-            raise TransportError("receive before subscribe")
-        deadline = time.monotonic() + timeout
-        with self._bus.changed:
-            while not (offsets := self._take(limit)):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return []
-                self._bus.changed.wait(left)
-            log = self._bus.topics[self._topic]
-            return [log[offset]._replace(receipt=offset) for offset in offsets]
+class MemoryBus(Bus):
+    """One connection to a `MemoryBroker`, or to one of its own."""
 
-    def _take(self, limit: int) -> list[int]:
-        assert self._topic is not None
-        end = len(self._bus.topics[self._topic])
-        if self._group is None:
-            offsets = list(range(self._inbox, min(end, self._inbox + limit)))
-            self._inbox += len(offsets)
-            return offsets
-        group = self._group
-        offsets, group.returned = group.returned[:limit], group.returned[limit:]
-        fresh = range(group.position, min(end, group.position + limit - len(offsets)))
-        group.position += len(fresh)
-        offsets += fresh
-        self._open.update(offsets)
-        return offsets
+    def __init__(self, broker: MemoryBroker | None = None) -> None:
+        self.broker = broker or MemoryBroker()
+        self._members: list[MemoryMember] = []
+        self.closed = False
 
     def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
-        with self._bus.changed:
-            if self._closed:
-                raise PublishFailed("the transport is closed")
-            self._append(message)
+        with self.broker.changed:
+            if self.closed:
+                raise PublishFailed("the bus is closed")
+            if not self.broker.takes(message):
+                raise TooLarge(f"a message of {len(message.value)} bytes to topic {message.topic!r}")
+            self.broker.append(message)
         if on_delivery is not None:
             on_delivery(None)
 
-    def begin_commit(self, received: Sequence[Message], outgoing: Sequence[Message] = ()) -> Commit:
-        commit: Future[None] = Future()
-        with self._bus.changed:
-            if self._bus.refuses_commit():
-                commit.set_exception(CommitFailed("the memory bus was told to fail this commit"))
-                return commit
-            for message in outgoing:
-                self._append(message)
-            self._open.difference_update(message.receipt for message in received)
-        commit.set_result(None)
-        return commit
+    def inbox(self, topic: str) -> MemoryInbox:
+        return MemoryInbox(self.broker, topic)
 
-    def rewind(self) -> None:
-        with self._bus.changed:
-            self._give_back()
+    def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> MemoryMember:
+        member = MemoryMember(self.broker, topic, group)
+        self._members.append(member)
+        if on_assigned is not None:
+            on_assigned([0])
+        return member
 
     def close(self) -> None:
-        with self._bus.changed:
-            self._closed = True
+        with self.broker.changed:
+            self.closed = True
+            for member in self._members:
+                member.leave()
+
+    def die(self) -> None:
+        """End as a process that is killed does: whatever its members held was in the hands of the dead."""
+        with self.broker.changed:
+            self.closed = True
+            for member in self._members:
+                member.die()
+
+
+class MemoryInbox(Inbox):
+    """Reads a topic from now on."""
+
+    def __init__(self, broker: MemoryBroker, topic: str) -> None:
+        self._broker = broker
+        self._topic = topic
+        with broker.changed:
+            self._next = len(broker.topics[topic])
+
+    def receive(self, limit: int, timeout: float) -> list[Message]:
+        with self._broker.changed:
+            log = self._broker.topics[self._topic]
+            self._broker.changed.wait_for(lambda: len(log) > self._next, timeout)
+            offsets = range(self._next, min(len(log), self._next + limit))
+            self._next = offsets.stop
+            return [self._broker.message(self._topic, offset) for offset in offsets]
+
+
+class MemoryMember(Member):
+    """A member of a group on the memory bus."""
+
+    partitions = (0,)
+
+    def __init__(self, broker: MemoryBroker, topic: str, group: str) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._group = broker.groups[topic, group]
+        self._in_hand: set[int] = set()  # offsets given out and not committed
+        self._left = False
+
+    def receive(self, limit: int, timeout: float) -> list[Message]:
+        with self._broker.changed:
+            self._check()
+            self._broker.changed.wait_for(lambda: self._waiting() or self._left, timeout)
+            self._check()
+            offsets = self._take(limit)
+            self._in_hand.update(offsets)
+            return [
+                self._broker.message(self._topic, offset)._replace(attempt=1 + self._group.deaths[offset])
+                for offset in offsets
+            ]
+
+    def _check(self) -> None:
+        if self._left:
+            raise TransportError("the bus is closed")
+
+    def _waiting(self) -> bool:
+        """Whether there is a message, even if it has to wait for what is in hand."""
+        return bool(self._group.returned) or len(self._broker.topics[self._topic]) > self._group.position
+
+    def _take(self, limit: int) -> list[int]:
+        """The next offsets that may go together; none while a suspect is in hand, or is next behind others."""
+        group, end = self._group, len(self._broker.topics[self._topic])
+        next_offsets = [*group.returned, *range(group.position, min(end, group.position + limit))]
+        if not next_offsets or any(group.deaths[offset] for offset in self._in_hand):
+            return []
+        deaths = group.deaths[next_offsets[0]]
+        if deaths and self._in_hand:
+            return []
+        allowed = limit if not deaths else min(limit, FEW) if deaths == 1 else 1
+        taken = []
+        for offset in next_offsets[:allowed]:
+            if group.deaths[offset] != deaths:
+                break
+            taken.append(offset)
+        group.returned = [offset for offset in group.returned if offset not in taken]
+        group.position = max(group.position, taken[-1] + 1)
+        return taken
+
+    def commit(
+        self, received: Sequence[Message], outgoing: Sequence[Message] = (), instead: Instead | None = None
+    ) -> Commit:
+        commit: Future[None] = Future()
+        try:
+            self._commit(received, outgoing, instead)
+        except TransportError as error:
+            commit.set_exception(error)
+        else:
+            commit.set_result(None)
+        return commit
+
+    def _commit(
+        self, received: Sequence[Message], outgoing: Sequence[Message], instead: Instead | None
+    ) -> None:
+        with self._broker.changed:
+            if self._broker.refuses_commit():
+                raise CommitFailed("the memory bus was told to fail this commit")
+            fitting = [self._fitting(place, message, instead) for place, message in enumerate(outgoing)]
+            for message in fitting:
+                self._broker.append(message)
+            for message in received:
+                self._in_hand.discard(message.receipt)
+                self._group.deaths.pop(message.receipt, None)
+
+    def _fitting(self, place: int, message: Message, instead: Instead | None) -> Message:
+        while not self._broker.takes(message):
+            if instead is None:
+                raise TooLarge(f"an outcome of {len(message.value)} bytes for topic {message.topic!r}")
+            message = instead(place)
+        return message
+
+    def rewind(self) -> None:
+        with self._broker.changed:
             self._give_back()
 
-    def _append(self, message: Message) -> None:
-        self._bus.topics[message.topic].append(message)
-        self._bus.changed.notify_all()
+    def leave(self) -> None:
+        """Give back what is in hand; to be called with the broker's `changed` held."""
+        self._left = True
+        self._give_back()
+
+    def die(self) -> None:
+        """Leave what is in hand under suspicion; to be called with the broker's `changed` held."""
+        if not self._left:
+            self._group.deaths.update(self._in_hand)
+            self.leave()
 
     def _give_back(self) -> None:
-        if self._group is not None:
-            self._group.returned = sorted({*self._group.returned, *self._open})
-            self._bus.changed.notify_all()
-        self._open.clear()
+        self._group.returned = sorted({*self._group.returned, *self._in_hand})
+        self._in_hand.clear()
+        self._broker.changed.notify_all()

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.answering import Answering
+from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.message import Message
-from imagebus.worker import Worker
 
 from ..fakes import FirstPixel
 
@@ -55,29 +55,28 @@ def v2(data: Any, shape: Any = (1, 28, 28), datatype: Any = "UINT8", **more: Any
 
 
 def outcome(sent: Message, *, require_hash: bool = False) -> Outcome:
-    """Serve one record as `Worker.run` does: received, handled, committed.
+    """Serve one record as `Worker.run` does: received, answered, committed.
 
     Whatever it is: nothing is raised, it has exactly one outcome, the offset moves on, and an error says
     what is wrong in fixed words.
     """
-    bus = MemoryBus()
-    sender, transport = MemoryTransport(bus), MemoryTransport(bus)
-    transport.subscribe("requests", "repliers")
-    worker = Worker(
-        transport,
+    broker = MemoryBroker()
+    sender, bus = MemoryBus(broker), MemoryBus(broker)
+    member = bus.join("requests", "repliers")
+    answering = Answering(
         FirstPixel(),
         replies="replies",
         dead_letter_topic="requests.dlt",
         require_hash=require_hash,
     )
     sender.publish(sent)
-    batch = transport.receive(10, 0.0)
-    transport.commit(batch, worker.handle(batch))
-    transport.close()
+    batch = member.receive(10, 0.0)
+    member.commit(batch, answering.answer(batch)).result()
+    bus.close()
 
-    (came,) = [*bus.topics["replies"], *bus.topics["requests.dlt"]]
-    assert bus.groups["requests", "repliers"].position == 1
-    assert bus.groups["requests", "repliers"].returned == []
+    (came,) = [*broker.topics["replies"], *broker.topics["requests.dlt"]]
+    assert broker.groups["requests", "repliers"].position == 1
+    assert broker.groups["requests", "repliers"].returned == []
     code, text = _code_and_text(came)
     assert CANARY not in text
     assert text.isascii()

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
+from imagebus.answering import Answering
 from imagebus.errors import BadMessage
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.metrics import Metrics
 from imagebus.wire.dead_letters import DEAD_LETTER_BYTES, DEAD_LETTER_CUT
 from imagebus.wire.message import MAX_BYTES, MAX_HEADERS, Message
 from imagebus.wire.replies import encode_error, encode_reply
-from imagebus.worker import Worker
 
 from ..fakes import LABELS, FirstPixel, envelope_of, package
 from .rig import (
@@ -416,7 +416,8 @@ def test_a_trace_context_that_is_none_is_not_passed_on(traceparent: str | bytes)
 
 
 def test_bad_and_good_requests_in_one_batch_have_an_outcome_each_in_their_places() -> None:
-    worker = Worker(MemoryTransport(MemoryBus()), FirstPixel(), replies="replies", dead_letter_topic="dlt")
+    metrics = Metrics()
+    answering = Answering(FirstPixel(), replies="replies", dead_letter_topic="dlt", observers=[metrics])
     batch = [
         request(),
         message(b""),
@@ -427,7 +428,7 @@ def test_bad_and_good_requests_in_one_batch_have_an_outcome_each_in_their_places
         request(id="last"),
     ]
 
-    outcomes = worker.handle(batch)
+    outcomes = answering.answer(batch)
 
     assert [(each.topic, each.header("status")) for each in outcomes] == [
         ("replies", "ok"),
@@ -438,5 +439,5 @@ def test_bad_and_good_requests_in_one_batch_have_an_outcome_each_in_their_places
         ("replies", "error"),
         ("replies", "ok"),
     ]
-    assert worker.metrics.errors == {"SHAPE": 1, "MODEL": 1, "FORMAT": 1}
-    assert worker.metrics.dead_letters == {"NO_ID": 1, "BAD_ID": 1}
+    assert metrics.errors == {"SHAPE": 1, "MODEL": 1, "FORMAT": 1}
+    assert metrics.dead_letters == {"NO_ID": 1, "BAD_ID": 1}

@@ -21,10 +21,10 @@ from onnx import TensorProto, helper
 import replier
 import requestor
 from imagebus.classifier import OnnxClassifier
-from imagebus.config import read_settings
 from imagebus.errors import ConfigError
 from imagebus.images import load_images
 from imagebus.open_packages import OpenPackages, Package
+from imagebus.transports.kafka.config import read_settings
 
 from ..fakes import LABELS, package
 from .rig import CANARY

@@ -10,7 +10,7 @@ import pytest
 
 from imagebus.client import Client
 from imagebus.errors import RequestFailed
-from imagebus.transports.memory import MemoryBus, MemoryTransport
+from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.wire.message import MAX_BYTES, MAX_JSON_OBJECTS, Message
 
 from ..fakes import package
@@ -23,12 +23,12 @@ class Forger:
     """Someone who sees the requests and may write replies, and in the end tells the truth."""
 
     def __init__(self) -> None:
-        self._bus = MemoryBus()
-        self._transport = MemoryTransport(self._bus)
-        self._transport.subscribe("requests", "forger")
-        self.client = Client(MemoryTransport(self._bus), timeout=SECONDS)
+        broker = MemoryBroker()
+        self._bus = MemoryBus(broker)
+        member = self._bus.join("requests", "forger")
+        self.client = Client(MemoryBus(broker), timeout=SECONDS)
         self.future = self.client.submit(package(1, 2))
-        (self._request,) = self._transport.receive(1, SECONDS)
+        (self._request,) = member.receive(1, SECONDS)
 
     def right(self) -> dict[str, Any]:
         """The reply as it should be."""
@@ -41,7 +41,7 @@ class Forger:
 
     def says(self, reply: object, *headers: tuple[str, bytes | None]) -> None:
         value = reply if isinstance(reply, bytes) else orjson.dumps(reply)
-        self._transport.publish(Message("replies", value, headers=headers))
+        self._bus.publish(Message("replies", value, headers=headers))
 
     def is_found_out(self) -> dict[str, int]:
         """What the client ignored by the time it had the right reply; and nothing else was believed."""

@@ -68,12 +68,12 @@ def produce_raw(bootstrap: str, topic: str, batch: bytes) -> None:
 
 
 def received(broker: EmbeddedBroker, config: Path, batch: bytes) -> Message:
-    """A raw record as the replier's transport hands it on."""
+    """A raw record as the bus hands it on."""
     topic = f"raw-{uuid.uuid4().hex[:8]}"
-    with connect("kafka", config, topics=[topic], partitions=1) as transport:
-        transport.subscribe(topic)  # from now on; by the time this returns the partition has its leader
+    with connect("kafka", config, topics=[topic], partitions=1) as bus:
+        inbox = bus.inbox(topic)  # from now on; by the time this returns the partition has its leader
         produce_raw(broker.bootstrap, topic, batch)
-        (message,) = transport.receive(1, SECONDS)
+        (message,) = inbox.receive(1, SECONDS)
         return message
 
 
@@ -96,15 +96,15 @@ def test_a_header_whose_name_is_no_text_does_not_stop_a_reader_that_has_read_man
     broker: EmbeddedBroker, config: Path
 ) -> None:
     topic = f"raw-{uuid.uuid4().hex[:8]}"
-    with connect("kafka", config, topics=[topic], partitions=1) as transport:
-        transport.subscribe(topic)
+    with connect("kafka", config, topics=[topic], partitions=1) as bus:
+        inbox = bus.inbox(topic)
         for _ in range(50):
-            transport.publish(Message(topic, b"before", headers=[("a", b"x")]))
+            bus.publish(Message(topic, b"before", headers=[("a", b"x")]))
         before: list[Message] = []
         while len(before) < 50:
-            before += transport.receive(50, SECONDS)
+            before += inbox.receive(50, SECONDS)
         produce_raw(broker.bootstrap, topic, record_batch(b"1", IMAGE, [(b"\xff\xfe", b"x")]))
 
-        (message,) = transport.receive(1, SECONDS)
+        (message,) = inbox.receive(1, SECONDS)
 
         assert (message.key, message.value, list(message.headers)) == (b"1", IMAGE, [])

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 import cnn_minst
-from imagebus import MemoryBus, MemoryTransport, Worker, fill
+from imagebus import MemoryBus, fill
+from imagebus.answering import Answering
 from imagebus.wire.pixels import encode_request
 from training.vocabulary import SIZES, TEACHER
 
@@ -258,17 +259,15 @@ def test_the_other_clouds_commands_work(google_config: Path) -> None:
 
 def test_the_heart_of_the_replier_works_as_printed() -> None:
     (block,) = blocks(DESIGN, "python")
-    bus = MemoryBus()
-    with MemoryTransport(bus) as transport, MemoryTransport(bus) as caller:
-        transport.subscribe("requests", "repliers")
-        caller.subscribe("replies")
-        caller.publish(encode_request(package(1, 2), "requests"))
-        worker = Worker(transport, FirstPixel(), replies="replies", dead_letter_topic="requests.dlt")
-        names: dict[str, Any] = {"fill": fill, "transport": transport, "handle": worker.handle}
+    with MemoryBus() as bus:
+        member, inbox = bus.join("requests", "repliers"), bus.inbox("replies")
+        bus.publish(encode_request(package(1, 2), "requests"))
+        answer = Answering(FirstPixel(), replies="replies", dead_letter_topic="requests.dlt").answer
+        names: dict[str, Any] = {"fill": fill, "member": member, "answer": answer}
 
         exec(block.text, {**names, "max_batch_size": 128, "max_wait": 0})
 
-        (reply,) = caller.receive(10, 5.0)
+        (reply,) = inbox.receive(10, 5.0)
     assert reply.header("status") == "ok"
 
 

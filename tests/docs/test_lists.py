@@ -12,10 +12,10 @@ import orjson
 import pytest
 
 from imagebus import BadMessage, Message
-from imagebus.config import read_settings
 from imagebus.errors import ErrorCode
 from imagebus.metrics import Metrics
 from imagebus.replay import ROUNDS
+from imagebus.transports.kafka.config import read_settings
 from imagebus.wire.dead_letters import dead_letter
 from imagebus.wire.message import Position
 from imagebus.wire.results import decode_reply

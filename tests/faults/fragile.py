@@ -20,8 +20,8 @@ from typing import Any
 import replier
 from imagebus import cli
 from imagebus.classifier import OnnxClassifier
-from imagebus.transports.kafka import KafkaTransport
 from imagebus.transports.kafka.delivery import Batch
+from imagebus.transports.kafka.ledger import Ledger
 
 POINTS = ("before-produce", "after-produce", "after-confirmation", "after-commit")
 
@@ -79,7 +79,7 @@ def main() -> None:
     elif point == "after-confirmation":
         kill_at(Batch, "check", number, after=True)
     elif point == "after-commit":
-        kill_at(KafkaTransport, "_end_commit", number, after=True)
+        kill_at(Ledger, "_end_commit", number, after=True)
     elif point == "slow-model":
         slow_down(number, until=4 * number)
     elif point == "sluggish":

@@ -22,9 +22,9 @@ from confluent_kafka.admin import AdminClient
 
 from imagebus import Client, Message, OnnxClassifier, Reply, TransportError, load_images
 from imagebus.broker import EmbeddedBroker
-from imagebus.config import read_settings
 from imagebus.transports.base import OnDelivery
-from imagebus.transports.kafka import KafkaTransport
+from imagebus.transports.kafka import KafkaBus
+from imagebus.transports.kafka.config import read_settings
 
 from ..programs import ROOT, Program, python
 from .ledger import Committed, Ledger, Verdict, ends, judge
@@ -45,8 +45,8 @@ QUICK_BROKERS = {
 QUICK_MEMBERS = "session.timeout.ms = 2500\nheartbeat.interval.ms = 500\nmax.poll.interval.ms = 6000\n"
 
 
-class WatchedTransport(KafkaTransport):
-    """The caller's transport, which writes down what was sent and what the brokers confirmed."""
+class WatchedBus(KafkaBus):
+    """The caller's bus, which writes down what was sent and what the brokers confirmed."""
 
     ledger: Ledger
 
@@ -74,11 +74,11 @@ class Load:
         self._sending = threading.Event()
         self._stop = threading.Event()
         self._open: list[Future[Reply]] = []
-        transport = WatchedTransport(
+        bus = WatchedBus(
             read_settings(rig.config), topics=[self.requests, self.replies, f"{self.requests}.dlt"]
         )
-        transport.ledger = self.ledger
-        self.client = Client(transport, requests=self.requests, replies=self.replies, timeout=PATIENCE)
+        bus.ledger = self.ledger
+        self.client = Client(bus, requests=self.requests, replies=self.replies, timeout=PATIENCE)
         self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._sample)]
 
     def start(self) -> None:

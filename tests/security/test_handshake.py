@@ -39,7 +39,7 @@ def test_who_closes_the_connection_does_not_speak_tls() -> None:
 
 
 def test_who_says_nothing_says_nothing_about_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagebus.transports.kafka.probe.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("imagebus.transports.kafka.probe.HANDSHAKE_SECONDS", 0.1)
     heard = threading.Event()
 
     def say_nothing(_: socket.socket) -> None:

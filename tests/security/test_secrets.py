@@ -11,7 +11,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does exp
     ResourceType,
 )
 
-from imagebus.config import read_settings
+from imagebus.transports.kafka.config import read_settings
 
 from ..programs import Program
 from .certificates import Authority

@@ -112,7 +112,7 @@ class Partitions:
             if (partition := self.by_number.get(number)) is not None:
                 partition.asked = progress
 
-    def settle(self, number: int, progress: Progress, *, remembered: bool) -> None:
+    def confirm(self, number: int, progress: Progress, *, remembered: bool) -> None:
         """The group's answer to that. Where it refused, it has to be asked again."""
         partition = self.by_number.get(number)
         if partition is None:
@@ -194,7 +194,7 @@ class Partitions:
         one: an innocent record behind the suspect costs little, and the guilty one stands alone at its
         third try. Whose turn it is, the first one says. Of a partition, none overtakes another.
         """
-        deaths = [self._deaths(*each) for each in received]
+        deaths = [self.deaths(*each) for each in received]
         suspicious = bool(deaths and deaths[0])
         chosen: list[int] = []
         held_up: set[int | None] = set()
@@ -207,7 +207,8 @@ class Partitions:
                 chosen.append(place)
         return chosen
 
-    def _deaths(self, number: int | None, offset: int | None) -> int:
+    def deaths(self, number: int | None, offset: int | None) -> int:
+        """How many members died with this record in their hands, as far as it may be to blame."""
         partition = None if number is None else self.by_number.get(number)
         return partition.deaths if partition is not None and offset in partition.suspects else 0
 

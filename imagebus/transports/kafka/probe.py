@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 
-LOOK_SECONDS = 2.0  # for each step of a handshake that a broker next door finishes in milliseconds
+HANDSHAKE_SECONDS = 2.0  # for each step of a handshake that a broker next door finishes in milliseconds
 KNOCK_SECONDS = 0.5  # for a connection alone; whoever asks waits for it inside a callback
 _WRONG_NAME = (62, 64)  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 
@@ -28,7 +28,7 @@ def speaks_tls(server: str) -> bool | None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is trusted to it
     try:
-        with _connect(server, LOOK_SECONDS) as plain:
+        with _connect(server, HANDSHAKE_SECONDS) as plain:
             try:
                 context.wrap_socket(plain).close()
             except ssl.SSLError as error:
@@ -56,7 +56,7 @@ def certificate_trouble(server: str, settings: Mapping[str, str]) -> tuple[str, 
     """The setting to look at and what is wrong with the certificate of `server`; None when that is not it."""
     try:
         context = _verifying(settings)
-        with _connect(server, LOOK_SECONDS) as plain:
+        with _connect(server, HANDSHAKE_SECONDS) as plain:
             context.wrap_socket(plain, server_hostname=_split(server)[0]).close()
     except ssl.SSLCertVerificationError as error:
         key = "bootstrap.servers" if error.verify_code in _WRONG_NAME else "ssl.ca.location"

@@ -10,12 +10,13 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
-from imagebus.transports.kafka.clients import Clients, is_too_large, raise_translated
+from imagebus.transports.kafka.errors import is_too_large, raise_translated
+from imagebus.transports.kafka.settings import Clients
 from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
-ANY = -1  # partition: the key decides
+ANY_PARTITION = -1  # the key decides
 
 OnRecord = Callable[[KafkaError | None, Record], None]
 
@@ -28,7 +29,7 @@ def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
                 message.topic,
                 message.value,
                 message.key,
-                ANY if message.partition is None else message.partition,
+                ANY_PARTITION if message.partition is None else message.partition,
                 headers=list(message.headers),
                 on_delivery=delivered,
             )

@@ -23,16 +23,16 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from imagebus.errors import AccessDenied, ConfigError, ConnectionFailed, TransportError
-from imagebus.google_login import fetch_token, one_line
-from imagebus.service_account import ServiceAccount
+from imagebus.transports.pubsub.account import ServiceAccount
+from imagebus.transports.pubsub.login import fetch_token, one_line
 
 log = logging.getLogger(__name__)
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
 CONNECT_SECONDS = 10.0  # Pub/Sub answers within 1 s; an emulator that is just starting within 5
 CALL_SECONDS = 10.0  # for a question about a topic or a subscription
-PAUSE_SECONDS = (0.1, 2.0)  # before trying again what failed: the first, and the longest
-LOOK_SECONDS = 0.2  # between two tries to connect
+RETRY_PAUSES = (0.1, 2.0)  # seconds before trying again what failed: the first, and the longest
+CONNECT_PAUSE_SECONDS = 0.2  # between two tries to connect
 RETENTION = timedelta(days=7)  # of a topic that is made here: a group that comes later sees what was sent
 KEPT_FOR_A_REQUESTOR = timedelta(minutes=10)  # the least that a subscription may keep its messages
 LIFE_OF_AN_INBOX = timedelta(days=1)  # the least after which Pub/Sub deletes an unused subscription
@@ -44,7 +44,7 @@ _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),  # a connection that is cut in silence is missed
-    # Nobody else uses it: so each transport has a connection, and a reconnection, of its own.
+    # Nobody else uses it: so each bus has a connection, and a reconnection, of its own.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
@@ -140,7 +140,7 @@ class Clients:
                 except GoogleAPICallError as error:
                     if error.grpc_status_code not in PASSING or time.monotonic() > deadline:
                         raise self.translate(error, f"topic {name!r}", "pubsub.topics.get") from None
-                    time.sleep(LOOK_SECONDS)
+                    time.sleep(CONNECT_PAUSE_SECONDS)
 
     def _create_topic(self, name: str) -> None:
         try:

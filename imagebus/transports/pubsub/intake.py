@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 import grpc
 
+from imagebus.backoff import Backoff
 from imagebus.errors import TransportError
 from imagebus.transports.pubsub.clients import (
     PASSING,
-    PAUSE_SECONDS,
+    RETRY_PAUSES,
     AcknowledgeRequest,
     Clients,
     PullRequest,
@@ -33,12 +34,12 @@ log = logging.getLogger(__name__)
 
 # In hand of one member, waiting included: two batches for the model, one being confirmed and one on its way here;
 # and no more, since all of it is late by a lease when the member is killed.
-MAX_MESSAGES = 512
-MAX_BYTES = 16_000_000
+MAX_IN_HAND = 512
+MAX_IN_HAND_BYTES = 16_000_000
 HEARTBEAT_SECONDS = 25.0  # of a stream on which nothing is said; Pub/Sub ends one after 90
-ASK_SECONDS = 10.0  # for an answer
-IDLE_SECONDS = 0.01  # between two questions when there was nothing, or no room
-DOWN_SECONDS = 30.0  # between two lines that say that there is no answer
+PULL_SECONDS = 10.0  # for an answer
+PULL_PAUSE_SECONDS = 0.01  # between two questions when there was nothing, or no room
+WARNING_PAUSE_SECONDS = 30.0  # between two lines that say that there is no answer
 
 
 class Source(Protocol):
@@ -84,8 +85,8 @@ class Stream:
         yield StreamingPullRequest(
             subscription=self._subscription,
             stream_ack_deadline_seconds=self._lease(),
-            max_outstanding_messages=MAX_MESSAGES,
-            max_outstanding_bytes=MAX_BYTES,
+            max_outstanding_messages=MAX_IN_HAND,
+            max_outstanding_bytes=MAX_IN_HAND_BYTES,
         )
         while True:
             try:
@@ -119,22 +120,22 @@ class Questions:
     def receive(self) -> Iterable[Sequence[Any]]:
         """See `Source.receive`."""
         while not self._stopped.is_set():
-            room = MAX_MESSAGES - self._in_hand()
+            room = MAX_IN_HAND - self._in_hand()
             received: Sequence[Any] = ()
             if room > 0:
                 request = PullRequest(
                     subscription=self._subscription, max_messages=room, return_immediately=True
                 )
-                received = self._clients.pull(request, timeout=ASK_SECONDS).received_messages
+                received = self._clients.pull(request, timeout=PULL_SECONDS).received_messages
             if received:
                 yield received
             else:
-                self._stopped.wait(IDLE_SECONDS)
+                self._stopped.wait(PULL_PAUSE_SECONDS)
 
     def acknowledge(self, ack_ids: list[str]) -> None:
         """See `Source.acknowledge`."""
         request = AcknowledgeRequest(subscription=self._subscription, ack_ids=ack_ids)
-        self._clients.acknowledge(request, timeout=ASK_SECONDS)
+        self._clients.acknowledge(request, timeout=PULL_SECONDS)
 
     def stop(self) -> None:
         """See `Source.stop`."""
@@ -163,12 +164,12 @@ class Intake:
         self._thread.start()
 
     def _run(self) -> None:
-        pause = PAUSE_SECONDS[0]
+        pauses = Backoff(*RETRY_PAUSES)
         quiet_until = 0.0  # time.monotonic()
         while not self._closed.is_set():
             try:
                 for received in self._source.receive():
-                    pause = PAUSE_SECONDS[0]
+                    pauses.reset()
                     self._arrived(received)
             except grpc.RpcError as error:
                 if self._closed.is_set():
@@ -178,12 +179,11 @@ class Intake:
                     self._failed(failure)
                     return
                 if code_of(error) == grpc.StatusCode.UNAVAILABLE and time.monotonic() > quiet_until:
-                    quiet_until = time.monotonic() + DOWN_SECONDS
+                    quiet_until = time.monotonic() + WARNING_PAUSE_SECONDS
                     log.warning("%s; trying again", failure)
             except ValueError:  # the channel was closed meanwhile
                 return
-            self._closed.wait(pause)
-            pause = min(2 * pause, PAUSE_SECONDS[1])
+            self._closed.wait(pauses.next())
 
     def close(self, seconds: float) -> None:
         """Take nothing more; waits so long at most for what is just coming."""

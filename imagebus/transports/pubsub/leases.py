@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-SHORTEST = 10  # seconds of a lease: the least that Pub/Sub gives
+SHORTEST_SECONDS = 10  # of a lease: the least that Pub/Sub gives
 # The most that is asked for: a killed member's messages come to another one after so long. A model that takes
 # longer has its leases extended all the same.
-LONGEST = 60
+LONGEST_SECONDS = 60
 REMEMBERED = 10_000  # answered messages, in case that one comes again
 _FORGETTING = 0.9  # of a long time in hand, with each batch that took less
 
@@ -55,9 +55,9 @@ class Leases:
             now = time.monotonic()
             lease = self._held.get(id)
             if lease is not None:
-                lease.ack_id, lease.until = ack_id, now + SHORTEST
+                lease.ack_id, lease.until = ack_id, now + SHORTEST_SECONDS
                 return Taken.KNOWN
-            self._held[id] = _Lease(ack_id, now, now + SHORTEST)
+            self._held[id] = _Lease(ack_id, now, now + SHORTEST_SECONDS)
             return Taken.NEW
 
     def keep(self, id: str) -> bool:
@@ -103,4 +103,4 @@ class Leases:
 
     def seconds(self) -> int:
         """For how long to ask, by how long messages were in hand of late: twice that."""
-        return round(min(max(SHORTEST, 2 * self._in_hand), LONGEST))
+        return round(min(max(SHORTEST_SECONDS, 2 * self._in_hand), LONGEST_SECONDS))

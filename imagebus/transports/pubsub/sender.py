@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from imagebus.backoff import Backoff
 from imagebus.errors import PublishFailed, TransportError
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.pubsub.attributes import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES, size
-from imagebus.transports.pubsub.clients import PASSING, PAUSE_SECONDS, Clients, PublishRequest, code_of
+from imagebus.transports.pubsub.clients import PASSING, RETRY_PAUSES, Clients, PublishRequest, code_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def publish(clients: Clients, topic: str, messages: Sequence[Any], deadline: Dea
 def _publish_part(clients: Clients, topic: str, messages: Sequence[Any], deadline: Deadline) -> None:
     name = clients.topic(topic)
     request = PublishRequest(topic=name, messages=messages)
-    pause = PAUSE_SECONDS[0]
+    pauses = Backoff(*RETRY_PAUSES)
     while True:
         try:
             left = min(TRY_SECONDS, max(0.1, deadline() - time.monotonic()))
@@ -56,21 +57,24 @@ def _publish_part(clients: Clients, topic: str, messages: Sequence[Any], deadlin
             failure = clients.translate(error, f"topic {topic!r}", "pubsub.topics.publish")
             if code_of(error) not in PASSING:
                 raise failure from None
+        pause = pauses.next()
         if time.monotonic() + pause > deadline():
             raise PublishFailed(f"{len(messages)} messages to topic {topic!r} were not confirmed: {failure}")
         time.sleep(pause)
-        pause = min(2 * pause, PAUSE_SECONDS[1])
 
 
 class _Waiting(NamedTuple):
     topic: str
     message: Any
-    on_delivery: OnDelivery
+    on_delivery: OnDelivery | None
     deadline: float  # time.monotonic()
 
 
 class Sender:
-    """Sends in the background, in the order of `put`; under load what waits goes together."""
+    """Sends in the background, in the order of `put`; under load what waits goes together.
+
+    A failure that nobody asked to be told of is kept for `raise_failure`.
+    """
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -79,18 +83,26 @@ class Sender:
         self._bytes = 0
         self._busy = False
         self._closed = False
+        self._failure: TransportError | None = None
         self._thread = threading.Thread(target=self._run, name="imagebus-sender", daemon=True)
         self._thread.start()
 
-    def put(self, topic: str, message: Any, on_delivery: OnDelivery) -> None:
+    def put(self, topic: str, message: Any, on_delivery: OnDelivery | None) -> None:
         """Queue one message; blocks while the queue is full. Raises `PublishFailed` when closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._bytes < QUEUE_BYTES or self._closed)
             if self._closed:
-                raise PublishFailed("the transport is closed")
+                raise PublishFailed("the bus is closed")
             self._bytes += size(message)
             self._waiting.append(_Waiting(topic, message, on_delivery, time.monotonic() + CONFIRM_SECONDS))
             self._changed.notify_all()
+
+    def raise_failure(self) -> None:
+        """Raise what was kept, once."""
+        with self._changed:
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def close(self, seconds: float) -> None:
         """Send what waits, for so long at most. Safe to call twice."""
@@ -134,6 +146,10 @@ class Sender:
         except TransportError as error:
             failure = error
         except ValueError:  # the channel was closed meanwhile
-            failure = PublishFailed("the transport is closed")
+            failure = PublishFailed("the bus is closed")
         for each in batch:
-            each.on_delivery(failure)
+            if each.on_delivery is not None:
+                each.on_delivery(failure)
+            elif failure is not None:
+                with self._changed:  # the first one is the cause of the others
+                    self._failure = self._failure or failure

@@ -1,9 +1,10 @@
 """Which message kills its readers, found without a database.
 
 Pub/Sub counts how often it gave a message to somebody, but all that a dead reader had waiting is counted
-with what it had in the model. So a message that was given for the third time is tried alone, and before
-that a flag is raised which the next reader sees if this one dies too: an empty subscription named after
-the message. Making one is atomic, whoever else tries, and Pub/Sub takes it away by itself after a day.
+with what it had in the model. So messages that were given for the second time are tried a few together, and
+one that was given for the third time is tried alone. Before that a flag is raised which the next reader sees
+if this one dies too: an empty subscription named after the message. Making one is atomic, whoever else
+tries, and Pub/Sub takes it away by itself after a day.
 """
 
 from __future__ import annotations
@@ -17,9 +18,17 @@ from google.pubsub_v1 import SubscriberClient
 log = logging.getLogger(__name__)
 
 FEW = 8  # messages that are tried together when they were given for the second time
-SECONDS = 10.0  # for a flag
-_LIFE = timedelta(days=1)
-_KEPT = timedelta(minutes=10)  # the least that a subscription may keep its messages; this one gets none
+ALONE = 3  # the attempt from which on a message is tried alone; Pub/Sub's count says no more than that
+FLAG_SECONDS = 10.0  # for the call that raises or ends a flag
+_FLAG_LIFE = timedelta(days=1)
+_FLAG_KEEPS = timedelta(minutes=10)  # the least that a subscription may keep its messages; this one gets none
+
+
+def how_many(attempt: int, limit: int) -> int:
+    """How many messages of this attempt may be tried together, of `limit` that are asked for."""
+    if attempt == 1:
+        return limit
+    return 1 if attempt >= ALONE else min(limit, FEW)
 
 
 class Suspects:
@@ -39,11 +48,11 @@ class Suspects:
             "name": self._name(id),
             "topic": self._topic,
             "filter": f'attributes.suspect = "{id}"',  # which no message has
-            "message_retention_duration": _KEPT,
-            "expiration_policy": {"ttl": _LIFE},
+            "message_retention_duration": _FLAG_KEEPS,
+            "expiration_policy": {"ttl": _FLAG_LIFE},
         }
         try:
-            self._subscriber.create_subscription(request=flag, retry=None, timeout=SECONDS)
+            self._subscriber.create_subscription(request=flag, retry=None, timeout=FLAG_SECONDS)
         except AlreadyExists:
             return True
         except GoogleAPICallError as error:
@@ -58,7 +67,7 @@ class Suspects:
         self._raised.discard(id)
         try:
             self._subscriber.delete_subscription(
-                request={"subscription": self._name(id)}, retry=None, timeout=SECONDS
+                request={"subscription": self._name(id)}, retry=None, timeout=FLAG_SECONDS
             )
         except GoogleAPICallError as error:  # it goes by itself
             log.debug("a flag stays for a day: %s", error.message)

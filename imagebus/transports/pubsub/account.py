@@ -1,7 +1,7 @@
 """Reading the JSON that Google issues with the key of a service account: what `-f` names for `-c google`.
 
 Whatever is wrong with it is said before anything connects, and never with a piece of the key. The login
-itself is in `google_login.py`, which needs google-auth; here that is imported only where it is called.
+itself is in `login.py`, which needs google-auth; here that is imported only where it is called.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GOOGLE_UNIVERSE = "googleapis.com"  # a file without `universe_domain` means this one
-MAX_BYTES = 64 * 1024  # of the file; Google's are 2.4 kB
+MAX_FILE_BYTES = 64 * 1024  # of the file; Google's are 2.4 kB
 MIN_KEY_BITS = 2048  # RFC 7518 for RS256, and what Google issues
 
 _EXPECTED = "expected the service-account JSON for -c google"
@@ -75,7 +75,7 @@ class ServiceAccount:
 
 
 def need_google() -> None:
-    """Raise `ConfigError` where the dependency group `google` is not installed."""
+    """Raise `ConfigError` where the extra `google` is not installed."""
     for module in ("google.auth", "google.pubsub_v1", "grpc"):
         try:
             found = importlib.util.find_spec(module)
@@ -83,7 +83,8 @@ def need_google() -> None:
             found = None
         if found is None:
             raise ConfigError(
-                "-c google needs google-cloud-pubsub: python3 tools/install.py google, or poetry install --with google"
+                "-c google needs google-cloud-pubsub: pip install 'imagebus[google]', "
+                "python3 tools/install.py google, or poetry install --with google"
             )
 
 
@@ -119,15 +120,15 @@ def _read(path: Path) -> tuple[str, bool]:
     """The text, and whether others than the owner can read it."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
             mode = os.fstat(file.fileno()).st_mode
-        text = content[:MAX_BYTES].decode("utf-8-sig")
+        text = content[:MAX_FILE_BYTES].decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; -f names the service-account JSON") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {type(error).__name__}") from None
-    if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES // 1024} KiB, {_EXPECTED}")
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES // 1024} KiB, {_EXPECTED}")
     return text, bool(mode & (stat.S_IRGRP | stat.S_IROTH))
 
 

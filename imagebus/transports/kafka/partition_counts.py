@@ -8,11 +8,11 @@ from confluent_kafka import KafkaException, Producer
 
 from imagebus.wire.message import Message
 
-ASK_SECONDS = 5.0  # for the number of a topic's partitions
-AGAIN_SECONDS = 10.0  # until it is asked for again, when one is wanted that was not there
+COUNT_SECONDS = 5.0  # for the number of a topic's partitions
+RECOUNT_SECONDS = 10.0  # until it is asked for again, when one is wanted that was not there
 
 
-class Places:
+class PartitionCounts:
     """How many partitions topics have, as far as anybody wanted to know."""
 
     def __init__(self, producer: Producer) -> None:
@@ -32,9 +32,9 @@ class Places:
         count, look_at = self._counts.get(topic, (0, 0.0))
         if wanted >= count and time.monotonic() >= look_at:
             try:
-                found = self._producer.list_topics(topic, ASK_SECONDS).topics[topic]
+                found = self._producer.list_topics(topic, COUNT_SECONDS).topics[topic]
             except KafkaException:  # no broker answers; the batch will say so
                 return count
             count = len(found.partitions)
-            self._counts[topic] = count, time.monotonic() + AGAIN_SECONDS
+            self._counts[topic] = count, time.monotonic() + RECOUNT_SECONDS
         return count

@@ -21,11 +21,11 @@ from google.oauth2.service_account import Credentials
 from requests.exceptions import ProxyError, RequestException, Timeout
 
 from imagebus.errors import ConnectionFailed
-from imagebus.service_account import ServiceAccount, is_loopback
+from imagebus.transports.pubsub.account import ServiceAccount, is_loopback
 
 SCOPES = ("https://www.googleapis.com/auth/pubsub",)  # what a token is for
-LIMIT_SECONDS = 10.0  # for a token, tries after an error 5xx included; Google's server takes 0.2
-MAX_BYTES = 64 * 1024  # of an answer; a token's is 1 kB
+TOKEN_SECONDS = 10.0  # for a token, tries after an error 5xx included; Google's server takes 0.2
+MAX_ANSWER_BYTES = 64 * 1024  # of an answer; a token's is 1 kB
 MAX_REASON = 200  # characters of what the server has to say
 
 # Longer than any word that explains something: an assertion, a token or a key.
@@ -43,7 +43,7 @@ class Login(Credentials):
 
         Raises `ConnectionFailed`, one line with the file, the server and the reason.
         """
-        exchange = _Exchange(time.monotonic() + LIMIT_SECONDS)
+        exchange = _Exchange(time.monotonic() + TOKEN_SECONDS)
         trouble: list[str] = []
 
         def ask() -> None:
@@ -60,7 +60,7 @@ class Login(Credentials):
         # A look-up of the name, and an answer that comes byte by byte, heed no time limit but this one.
         asking = threading.Thread(target=ask, name="token", daemon=True)
         asking.start()
-        asking.join(LIMIT_SECONDS + 1)
+        asking.join(TOKEN_SECONDS + 1)
         if asking.is_alive():
             trouble = [_no_answer()]
         if trouble:
@@ -88,7 +88,7 @@ def google_credentials(account: ServiceAccount, scopes: Sequence[str] = SCOPES) 
 def fetch_token(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Login:
     """Credentials with a token that the account's `token_uri` has just given for a signed assertion.
 
-    Blocks for at most `LIMIT_SECONDS`, and one more. Raises `ConnectionFailed`, one line with
+    Blocks for at most `TOKEN_SECONDS`, and one more. Raises `ConnectionFailed`, one line with
     file, server and reason, when no token comes. Outside of Google's own universe there is nobody to ask:
     the token is signed here.
     """
@@ -133,7 +133,7 @@ class _Exchange:
                 content = b""
                 for piece in response.iter_content(8192):
                     content += piece
-                    if len(content) > MAX_BYTES:
+                    if len(content) > MAX_ANSWER_BYTES:
                         content = b""  # whatever it is, it is no token
                         break
                 self._last = _Answer(response.status_code, response.headers, content)
@@ -165,7 +165,7 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _no_answer() -> str:
-    return f"no answer within {LIMIT_SECONDS:.0f} s"
+    return f"no answer within {TOKEN_SECONDS:.0f} s"
 
 
 def _why(error: RequestException) -> str:

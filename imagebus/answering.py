@@ -1,0 +1,216 @@
+"""Messages in, outcomes out: a prediction, an error or a dead letter for each. No thread, no bus."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from imagebus.classifier import Classifier
+from imagebus.errors import BadMessage, ErrorCode, ModelError, TooLarge
+from imagebus.observer import Observer
+from imagebus.wire.dead_letters import dead_letter
+from imagebus.wire.envelope import TOP, Envelope
+from imagebus.wire.message import Message
+from imagebus.wire.pixels import Images
+from imagebus.wire.replies import encode_error, encode_reply
+from imagebus.wire.requests import read_request
+from imagebus.wire.results import Probabilities, Ranked, are_probabilities, rank
+
+log = logging.getLogger(__name__)
+
+Answer = Probabilities | Exception  # the model's, to one package
+
+MAX_ATTEMPTS = 3  # of a message that the replier died with each time
+
+
+class Answered(NamedTuple):
+    """What the model said to each package, and the seconds that it took."""
+
+    answers: list[Answer]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Batch:
+    """Requests that are being answered: those for the model, and the outcomes of the others, by place."""
+
+    messages: Sequence[Message]
+    outcomes: dict[int, Message] = field(default_factory=dict)
+    answerable: list[tuple[int, Envelope, Images]] = field(default_factory=list)
+    refusals: dict[int, BadMessage] = field(default_factory=dict)
+    fallbacks: dict[int, Iterator[Message]] = field(default_factory=dict)
+
+
+class Answering:
+    """Answers batches with the predictions of `classifier`; its parameters are those of `Worker`."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        replies: str,
+        dead_letter_topic: str,
+        require_hash: bool = False,
+        group: str = "",
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._classifier = classifier
+        self._replies = replies
+        self._dead_letter_topic = dead_letter_topic
+        self._require_hash = require_hash
+        self._group = group
+        self._observers = observers
+        self.model_failures = 0  # batches in a row of which the model could not do any package
+
+    def answer(self, messages: Sequence[Message]) -> list[Message]:
+        """The outcome of each message, in its place. Raises nothing because of a message, whatever is in it."""
+        batch = self.read(messages)
+        return self.outcomes(batch, self.predict(batch))
+
+    def read(self, messages: Sequence[Message]) -> Batch:
+        """1. Read the requests. What cannot be read has its outcome already."""
+        batch = Batch(messages)
+        for place, message in enumerate(messages):
+            try:
+                if message.attempt > MAX_ATTEMPTS:
+                    raise BadMessage(
+                        ErrorCode.KILLER, f"the replier died {MAX_ATTEMPTS} times with this message in hand"
+                    )
+                envelope, images = read_request(
+                    message,
+                    self._classifier.spec,
+                    reply_topics=(self._replies,),
+                    require_hash=self._require_hash,
+                )
+                batch.answerable.append((place, envelope, images))
+            except BadMessage as error:
+                batch.outcomes[place] = self._refuse(batch, place, error)
+        return batch
+
+    def predict(self, batch: Batch) -> Answered:
+        """2. Let the model predict their images. May run on another thread than the rest."""
+        started = time.perf_counter()
+        answers = predict_each(self._classifier.predict, [images for *_, images in batch.answerable])
+        return Answered(answers, time.perf_counter() - started)
+
+    def outcomes(self, batch: Batch, answered: Answered) -> list[Message]:
+        """3. Make the outcome of each message."""
+        answers = answered.answers
+        ranked = self._rank(answers)
+        done = 0
+        for (place, envelope, images), answer in zip(batch.answerable, answers, strict=True):
+            if isinstance(answer, Exception):
+                log.error("the model failed on request %s: %s", envelope.id, answer)
+                failed = BadMessage(ErrorCode.MODEL, "the model failed on these images")
+                failed.envelope = envelope
+                batch.outcomes[place] = self._refuse(batch, place, failed)
+                continue
+            done += len(images)
+            log.debug("answered %s: %d images", envelope.id, len(images))
+            likeliest = next(ranked)
+            batch.outcomes[place] = encode_reply(
+                envelope,
+                self._replies,
+                self._classifier.model,
+                self._classifier.labels,
+                answer,
+                likeliest if envelope.top <= TOP else None,
+            )
+        if answers:
+            all_failed = all(isinstance(answer, Exception) for answer in answers)
+            self.model_failures = self.model_failures + 1 if all_failed else 0
+        for observer in self._observers:
+            observer.predicted(done, answered.seconds)
+        return [batch.outcomes[place] for place in range(len(batch.messages))]
+
+    def _rank(self, answers: Sequence[Answer]) -> Iterator[Ranked]:
+        """The likeliest labels of each package that the model could do, ranked all at once."""
+        probabilities = [answer for answer in answers if not isinstance(answer, Exception)]
+        if probabilities:
+            ranked = rank(self._classifier.labels, np.concatenate(probabilities), TOP)
+            yield from _split(ranked, probabilities)
+
+    def _refuse(self, batch: Batch, place: int, error: BadMessage) -> Message:
+        """The error, or the dead letter, that is the outcome of a message."""
+        batch.refusals[place] = error
+        message = batch.messages[place]
+        for observer in self._observers:
+            observer.refused(message, error)
+        if error.envelope is None:
+            log.debug("dead letter: %s", error.code)
+            return dead_letter(message, self._dead_letter_topic, error, group=self._group)
+        log.debug("refused %s: %s", error.envelope.id, error.code)
+        return encode_error(error.envelope, self._replies, error)
+
+    def smaller(self, batch: Batch, place: int) -> Message:
+        """What to send in place of an outcome that is larger than the bus takes: see `Member.commit`.
+
+        An error in place of a prediction, a dead letter in place of an error, and of a dead letter what tells
+        its reason and origin alone. Raises `TooLarge` where a topic does not take even that.
+        """
+        fallbacks = batch.fallbacks.setdefault(place, self._ever_smaller(batch, place))
+        for outcome in fallbacks:
+            return outcome
+        raise TooLarge(
+            f"topic {self._dead_letter_topic!r} does not take even a dead letter without its value: "
+            "max.message.bytes is too small"
+        )
+
+    def _ever_smaller(self, batch: Batch, place: int) -> Iterator[Message]:
+        text = "the reply is larger than the bus takes: ask for fewer images or labels"
+        refusal = batch.refusals.get(place)
+        if refusal is None:
+            too_large = BadMessage(ErrorCode.TOO_LARGE, text)
+            too_large.envelope = next(envelope for at, envelope, _ in batch.answerable if at == place)
+            yield self._refuse(batch, place, too_large)
+        if refusal is None or refusal.envelope is not None:
+            refusal = BadMessage(ErrorCode.TOO_LARGE, text)
+            yield self._refuse(batch, place, refusal)
+        message = batch.messages[place]
+        yield dead_letter(message, self._dead_letter_topic, refusal, group=self._group, whole=False)
+
+
+def predict_each(predict: Callable[[Images], Probabilities], packages: Sequence[Images]) -> list[Answer]:
+    """Predict all packages in one batch; each one's probabilities, or the error it raises by itself.
+
+    When the batch fails it is halved and tried again, so that one package cannot fail its neighbours; one
+    that fails alone is tried once more.
+    """
+    if not packages:
+        return []
+    try:
+        probabilities = predict(packages[0] if len(packages) == 1 else np.concatenate(packages))
+    except Exception as error:
+        log.debug("the model failed on %d packages: %s", len(packages), error)
+        if len(packages) == 1:
+            return [_predict_again(predict, packages[0])]
+        half = len(packages) // 2
+        return predict_each(predict, packages[:half]) + predict_each(predict, packages[half:])
+    answers = _split(probabilities, packages)
+    return [*answers] if are_probabilities(probabilities) else [_checked(answer) for answer in answers]
+
+
+def _predict_again(predict: Callable[[Images], Probabilities], images: Images) -> Answer:
+    try:
+        return _checked(predict(images))
+    except Exception as error:
+        return error
+
+
+def _checked(answer: Probabilities) -> Answer:
+    if are_probabilities(answer):
+        return answer
+    return ModelError("the model gave something that is no probability")
+
+
+def _split(rows: npt.NDArray[Any], packages: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Those of each package, of rows that stand for all their images."""
+    ends = accumulate(map(len, packages), initial=0)
+    return [rows[start:end] for start, end in pairwise(ends)]

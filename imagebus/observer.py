@@ -1,0 +1,37 @@
+"""What happens to requests, told to whoever wants to know: counts, traces, a page to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagebus.errors import BadMessage, CommitFailed, ImageBusError
+    from imagebus.wire.message import Message
+    from imagebus.wire.results import Reply
+
+
+class Observer:
+    """Override what is of interest; each method here does nothing.
+
+    A worker calls all but the last, a client calls `resolved`. They are called from the threads that do the
+    work, must be quick and must not raise.
+    """
+
+    def received(self, messages: Sequence[Message]) -> None:
+        """A batch is in hand."""
+
+    def predicted(self, images: int, seconds: float) -> None:
+        """The model has answered a batch; `images` are those that it could do."""
+
+    def refused(self, message: Message, error: BadMessage) -> None:
+        """A request gets an error instead of predictions; without `error.envelope`, it is a dead letter."""
+
+    def committed(self, messages: Sequence[Message]) -> None:
+        """A batch has its outcomes, and does not come again."""
+
+    def commit_failed(self, error: CommitFailed) -> None:
+        """All that is in hand comes again."""
+
+    def resolved(self, id: str, outcome: Reply | ImageBusError) -> None:
+        """A caller's request has its one outcome."""

@@ -1,0 +1,203 @@
+"""One connection to a Kafka cluster: whether anybody answers, what failed since, and the topics that are missing.
+
+What goes wrong later comes through callbacks inside other calls; it is kept and raised by the next call that
+can raise.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export them
+
+from imagebus.errors import AccessDenied, ConnectionFailed, TransportError
+from imagebus.transports.kafka.config import Settings
+from imagebus.transports.kafka.errors import DENIED, HOPELESS, translate
+from imagebus.transports.kafka.probe import anyone_listens, certificate_trouble, speaks_tls, wants_tls
+from imagebus.transports.kafka.settings import Clients
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0  # a cluster of Confluent Cloud answers within 2 s, so nobody is there after 10
+# Of silence, after which it is worth a look whether the other side speaks TLS; and after which a connection
+# closed at the handshake is taken for a no: a broker that is just starting or stopping may do the same.
+SUSPICION_SECONDS = (3.0, 6.0)
+TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
+DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
+KNOCK_PAUSE = 1.0  # seconds between two looks for one, while librdkafka tries 20 times a second to connect
+LEADER_POLL_SECONDS = 0.02  # between two looks for the leaders of a created topic
+CLOSE_SECONDS = 10.0  # for a consumer to leave its group
+
+_UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT})
+# What librdkafka writes around the reason: whom it talked to, and for how long.
+_WHO = re.compile(r"^\w+://(?P<server>[^/]+)/\w+: ")
+_HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
+
+
+class Connection:
+    """The clients of one connection, and what their callbacks noticed and nobody raised yet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clients = Clients(settings, self._on_error)
+        self._failure: TransportError | None = None
+        self._quiet_until = 0.0  # time.monotonic()
+        self._connected = False
+
+    def raise_failure(self) -> None:
+        """Raise what was noticed since the last call, if anything."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def keep_failure(self, failure: TransportError) -> None:
+        """Keep a failure for the next call; the first one is the cause of the others."""
+        self._failure = self._failure or failure
+
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka's news between the calls. Never raises: that would throw away a batch."""
+        servers = self.settings["bootstrap.servers"]
+        code = error.code()
+        if self._failure is not None:
+            return  # the first one is the cause of the others
+        if code == KafkaError._RESOLVE and (self._connected or "," in servers):
+            return  # name servers come back, and another broker may have a name that they know
+        if code in HOPELESS:
+            self.keep_failure(ConnectionFailed(self._why_refused(error)))
+        elif error.fatal():
+            # The client's next call says it, unless it was thrown away and nobody has a call for it.
+            log.debug("a client is of no use any more: %s", error.str())
+        elif code in _UNREACHABLE and (now := time.monotonic()) > self._quiet_until:
+            down = code == KafkaError._ALL_BROKERS_DOWN or not anyone_listens(servers)
+            self._quiet_until = now + (DOWN_SECONDS if down else KNOCK_PAUSE)
+            if down:
+                log.warning("no broker answers at %s; trying again", servers)
+
+    def _why_refused(self, error: KafkaError) -> str:
+        """One line for what no trying again will mend: the setting to look at, the broker, the reason."""
+        theirs = self.settings
+        reason = theirs.redact(_HOW_LONG.sub("", error.str()))
+        who = _WHO.match(reason)
+        server = who["server"] if who else theirs["bootstrap.servers"]
+        reason = _WHO.sub("", reason)
+        if error.code() == KafkaError._RESOLVE:
+            return f"{theirs.where('bootstrap.servers')}: {reason}"
+        if error.code() == KafkaError._SSL:
+            trouble = certificate_trouble(server, theirs) if "certificate verify failed" in reason else None
+            key, reason = trouble or ("ssl.ca.location", reason)
+            return f"{theirs.where(key)}: the certificate of {server} is refused: {reason}; see {key}"
+        keys, hint = ["sasl.password", "sasl.username"], "sasl.username and sasl.password"
+        if "Unsupported SASL mechanism" in reason:
+            keys, hint = ["sasl.mechanism", "sasl.mechanisms"], "sasl.mechanism"
+        elif "SASL state" in reason:
+            keys, hint, reason = ["security.protocol"], "security.protocol", "it asks for none"
+        elif "OAUTHBEARER" in reason:
+            keys, hint = (
+                ["sasl.oauthbearer.config", "sasl.mechanism", "sasl.mechanisms"],
+                "sasl.oauthbearer.*",
+            )
+            if keys[0] in reason:  # it goes on with a piece of the value
+                reason = f"{keys[0]} cannot be read"
+        key = next((key for key in keys if key in theirs), keys[0])
+        return f"{theirs.where(key)}: {server} refuses the login: {reason}; see {hint}"
+
+    # --- opening -------------------------------------------------------------------------------
+
+    def connect(self, admin: AdminClient) -> set[str]:
+        """The topics there are, once a broker answers; `ConnectionFailed` with the cause when none does.
+
+        Each failure looks the same from `list_topics`; the cause comes through `error_cb` in `poll`, or
+        from a look at what speaks at the other end.
+        """
+        start = time.monotonic()
+        self._failure = None
+        self._quiet_until = start + DOWN_SECONDS  # the error says it, if it comes to that
+        while True:
+            try:
+                topics = set(admin.list_topics(timeout=1.0).topics)
+            except KafkaException as error:
+                admin.poll(0)
+                self.raise_failure()
+                waited = time.monotonic() - start
+                if waited > SUSPICION_SECONDS[0]:
+                    self._check_protocol(waited)
+                if waited > CONNECT_SECONDS:
+                    raise ConnectionFailed(self._why_silent(error.args[0].str())) from None
+            else:
+                self._connected = True
+                self._quiet_until = 0.0  # from now on it is news when no broker answers
+                return topics
+
+    def _check_protocol(self, waited: float) -> None:
+        """Raise `ConnectionFailed` when one side speaks TLS and the other does not."""
+        where = self.settings.where(
+            "security.protocol" if "security.protocol" in self.settings else "bootstrap.servers"
+        )
+        for server in self.settings["bootstrap.servers"].split(","):
+            tls = speaks_tls(server)
+            if tls and not wants_tls(self.settings):
+                raise ConnectionFailed(
+                    f"{where}: {server} speaks TLS: set security.protocol to SASL_SSL or SSL"
+                )
+            if tls is False and wants_tls(self.settings) and waited > SUSPICION_SECONDS[1]:
+                raise ConnectionFailed(
+                    f"{where}: {server} does not speak TLS: another port, or another security.protocol"
+                )
+
+    def _why_silent(self, reason: str) -> str:
+        servers = self.settings["bootstrap.servers"]
+        silent = f"no broker answers at {servers} ({self.settings.where('bootstrap.servers')})"
+        if any(speaks_tls(server) is not None for server in servers.split(",")):
+            protocol = self.settings.get("security.protocol", "PLAINTEXT")
+            return f"{silent}, but something listens there: does it want a login? security.protocol is {protocol}"
+        return f"{silent}: {reason}; python3 -m imagebus.broker starts one on this machine"
+
+    def create_topics(self, admin: AdminClient, topics: Sequence[str], partitions: int) -> None:
+        """Create topics with the broker's default replication, and wait until they can be used.
+
+        Raises `AccessDenied` where the right is missing. Another program may create the same at once.
+        """
+        if not topics:
+            return
+        wanted = [NewTopic(topic, num_partitions=partitions, replication_factor=-1) for topic in topics]
+        for topic, created in admin.create_topics(wanted).items():
+            try:
+                created.result()
+                log.info("created topic %s with %d partitions", topic, partitions)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.TOPIC_ALREADY_EXISTS:  # the other script was faster
+                    continue
+                if code in DENIED:
+                    raise AccessDenied(
+                        f"topic {topic!r} is missing, or hidden, and these credentials may not create it: "
+                        f"create it or grant Create on it, or Read or Write where it exists"
+                    ) from None
+                raise TransportError(f"topic {topic!r} could not be created: {error.args[0].str()}") from None
+        # The brokers confirm a topic before all of them list it; producing to it then would fail.
+        deadline = time.monotonic() + TOPIC_SECONDS
+        while not all(_has_leaders(admin, topic) for topic in topics):
+            if time.monotonic() > deadline:
+                raise TransportError(f"the created topics have no leaders after {TOPIC_SECONDS:.0f} s")
+            admin.poll(LEADER_POLL_SECONDS)
+
+
+def _has_leaders(admin: AdminClient, topic: str) -> bool:
+    metadata = admin.list_topics(topic, timeout=TOPIC_SECONDS).topics[topic]
+    if metadata.error is not None and metadata.error.code() in DENIED:
+        raise translate(metadata.error, f"describing topic {topic!r}")
+    return bool(metadata.partitions) and all(each.leader >= 0 for each in metadata.partitions.values())
+
+
+def close_consumer(consumer: Consumer) -> None:
+    """Close it, with the brokers' answer to the last commit; but it waits for ever where none comes (issue 3740)."""
+    closing = threading.Thread(target=consumer.close, name="imagebus-closing", daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS)
+    if closing.is_alive():
+        log.warning("the group was not left in %.0f s: no coordinator answers", CLOSE_SECONDS)

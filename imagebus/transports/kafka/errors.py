@@ -1,0 +1,55 @@
+"""librdkafka's errors as this project's: the one door for them."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from confluent_kafka import KafkaError, KafkaException
+
+from imagebus.errors import AccessDenied, ConnectionFailed, PublishFailed, TooLarge, TransportError
+
+# What no trying again will mend.
+HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
+# Refused for want of a right, and the one that is missing, as docs/security.md grants it.
+DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read on the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: (
+        "Read on the consumer group (a replier's --group) or Describe on requestor-* (a requestor's)"
+    ),
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Create on the cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on the transactional id",
+}
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+
+
+def translate(error: KafkaError, doing: str) -> TransportError:
+    """librdkafka's error as this project's, with what was being done."""
+    code = error.code()
+    if code in DENIED:
+        right = DENIED[code]
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED and not doing.startswith(("reading", "committing")):
+            right = "Write on the topic"
+        return AccessDenied(f"{doing}: these credentials lack the right {right}: {error.str()}")
+    if code in HOPELESS:
+        return ConnectionFailed(f"{doing}: {error.str()}")
+    if code in _FENCED:
+        return TransportError(
+            f"{doing}: another replier has the same transactional id and took over: give each its own --name"
+        )
+    if is_too_large(error):
+        return TooLarge(
+            f"{doing}: larger than message.max.bytes of this client or max.message.bytes of the topic"
+        )
+    if code in (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+        return PublishFailed(f"{doing}: not confirmed by the brokers: {error.str()}")
+    return TransportError(f"{doing}: {error.str()}")
+
+
+def is_too_large(error: KafkaError) -> bool:
+    """Whether a message can never be sent, however often it is tried."""
+    return error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+
+
+def raise_translated(error: KafkaException, doing: str) -> NoReturn:
+    """Raise what `translate` makes of a driver's exception."""
+    raise translate(error.args[0], doing) from error

@@ -1,0 +1,319 @@
+"""A member of a consumer group: receives its partitions' records, and commits them when they are answered.
+
+The order of things is the delivery guarantee: outcomes are confirmed by the brokers before the offsets of
+their requests are committed, and offsets are committed by name, only for partitions that are still ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Message as Record
+
+from imagebus.errors import TransportError
+from imagebus.transports.base import Commit, Instead, Member, OnAssigned
+from imagebus.transports.kafka.connecting import TOPIC_SECONDS, Connection, close_consumer
+from imagebus.transports.kafka.delivery import Delivery, Finish, earliest
+from imagebus.transports.kafka.errors import raise_translated
+from imagebus.transports.kafka.ledger import Ledger
+from imagebus.transports.kafka.partition_counts import PartitionCounts
+from imagebus.transports.kafka.partitions import Progress, Receipt
+from imagebus.transports.kafka.records import keep_bad_news, place_of, to_message
+from imagebus.transports.kafka.sender import Sender
+from imagebus.wire.message import Message
+
+log = logging.getLogger(__name__)
+
+QUESTION_SECONDS = 5.0  # for one to the brokers inside a callback, where everything else waits for it
+COMMIT_SECONDS = 15.0  # for offsets: a group's coordinator that is killed is replaced within 13 s
+RESULT_POLL_SECONDS = 0.02  # between two looks at whether a commit has its result
+MAX_POLL_MS = 300_000  # librdkafka's default of max.poll.interval.ms
+
+
+class KafkaMember(Member):
+    """See `Member`; the brokers learn of it with the first `receive`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        sender: Sender,
+        delivery: Delivery,
+        topic: str,
+        group: str,
+        on_assigned: OnAssigned | None,
+    ) -> None:
+        self._connection = connection
+        self._sender = sender
+        self._delivery = delivery
+        self._topic = topic
+        self._on_assigned = on_assigned
+        self._partition_counts = PartitionCounts(sender.producer)
+        self._ledger = Ledger(connection, topic, commits_offsets=delivery.commits_offsets)
+        self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
+        self._last_poll = time.monotonic()
+        self._waiting: list[Record] = []  # received, and not given out yet
+        self._in_hand: set[Receipt] = set()  # given out and not committed
+        self._suspects_in_hand = False
+        self._batch_size = 0  # the largest limit that was received with
+        self._closed = threading.Event()
+        self._consumer: Consumer = connection.clients.consumer(group, self._ledger.on_commit_result)
+        self._ledger.attach(self._consumer)
+        self._consumer.subscribe(
+            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        threading.Thread(target=self._keep_membership, name="imagebus-keeper", daemon=True).start()
+
+    # --- partitions come and go ----------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._add(consumer, partitions)
+        self._tell()
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [each.partition for each in partitions]
+        self._ledger.given_back(numbers)  # librdkafka lets go of them after the brokers' answer
+        self._forget_waiting(numbers)
+        self._tell()
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [each.partition for each in partitions]
+        self._ledger.lost(numbers)
+        self._forget_waiting(numbers)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.partitions = tuple(self._ledger.numbers())
+        if self._on_assigned is not None and not self._closed.is_set():
+            self._on_assigned(self.partitions)
+
+    def _add(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take newly assigned partitions at their committed offsets; count what retention ate. Never raises."""
+        try:
+            for each in consumer.committed(partitions, timeout=QUESTION_SECONDS):
+                committed = each.offset if each.offset >= 0 else None
+                low, high = consumer.get_watermark_offsets(each, timeout=QUESTION_SECONDS)
+                if committed is not None and committed < low:
+                    self._count_lost(each.partition, low - committed)
+                    committed = low
+                if committed is None:  # a new group
+                    committed = high if self._starts_at_the_end() else low
+                self._ledger.add(each.partition, committed, each.metadata, end=high)
+        except KafkaException as error:
+            # The brokers are busy with themselves: the offsets are asked for again by librdkafka.
+            log.warning("the committed offsets are not known yet: %s", error.args[0].str())
+            for each in partitions:
+                if not self._ledger.knows(each.partition):
+                    self._ledger.add(each.partition, None, None, end=0)
+        starts = []
+        for each in partitions:
+            start = self._ledger.position(each.partition)
+            starts.append(
+                TopicPartition(each.topic, each.partition, OFFSET_STORED if start is None else start)
+            )
+        with suppress(KafkaException):  # the assignment may be over before it began
+            consumer.incremental_assign(starts)
+
+    def _starts_at_the_end(self) -> bool:
+        return self._connection.settings.get("auto.offset.reset", "") in ("latest", "largest", "end")
+
+    def _forget_waiting(self, numbers: Sequence[int]) -> None:
+        """They are no longer ours; if they come back, so does what was waiting, in order."""
+        self._waiting[:] = [record for record in self._waiting if record.partition() not in numbers]
+
+    # --- receiving -----------------------------------------------------------------------------
+
+    def receive(self, limit: int, timeout: float) -> list[Message]:
+        self._check_open()
+        self._sender.poll()
+        self._connection.raise_failure()
+        self._batch_size = max(self._batch_size, limit)
+        with self._listening:
+            if not self._suspects_in_hand and not self._waiting:
+                # `consume(n, timeout)` would wait out its timeout unless n messages come.
+                first = self._consumer.poll(timeout)
+                self._last_poll = time.monotonic()
+                if first is None:
+                    self._ledger.ask_again()
+                    return []
+                self._waiting.append(first)
+            if self._must_commit_first():
+                return []
+            if (room := limit - len(self._waiting)) > 0:
+                arrived = self._consumer.consume(room, timeout=0)
+                self._waiting += arrived
+            records = self._take(limit)
+        # Received before anything is polled for again: a partition that is lost meanwhile takes these with it.
+        messages = [message for record in records if (message := self._received(record)) is not None]
+        self._in_hand.update(message.receipt for message in messages)
+        self._wait_until_committed(self._ledger.claim())
+        suspects = [message for message in messages if message.attempt > 1]
+        if suspects:
+            self._suspects_in_hand = True
+            self._wait_until_committed(self._ledger.begin_suspects(suspects))
+        return messages
+
+    def _must_commit_first(self) -> bool:
+        """Whether nothing may be given out: a suspect is in hand, or is next while others are.
+
+        It is next where it came first: so suspects of one partition get their turn although others never end.
+        """
+        if not self._in_hand:
+            return False
+        if self._suspects_in_hand:
+            return True
+        first = self._waiting[0]
+        return self._ledger.have_suspects(self._batch_size) and self._ledger.is_suspect(
+            first.partition(), first.offset()
+        )
+
+    def _take(self, limit: int) -> list[Record]:
+        """Of what is waiting, what goes together; what stays is seen, so that after a `rewind` it comes again."""
+        if not self._ledger.have_suspects(self._batch_size):
+            taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        else:
+            places = [(record.partition(), record.offset()) for record in self._waiting]
+            chosen = set(self._ledger.go_together(places, limit))
+            taken = [record for place, record in enumerate(self._waiting) if place in chosen]
+            self._waiting = [record for place, record in enumerate(self._waiting) if place not in chosen]
+        for record in self._waiting:
+            self._see(record)
+        return taken
+
+    def _received(self, record: Record) -> Message | None:
+        error = record.error()
+        if error is not None:
+            keep_bad_news(self._connection, self._topic, error)
+            return None
+        number, offset = place_of(record)
+        self._look_for_a_gap(number, offset)
+        receipt, attempt = self._ledger.receive(number, offset)
+        return to_message(record, self._topic, receipt, attempt)
+
+    def _look_for_a_gap(self, number: int, offset: int) -> None:
+        """Count what was deleted before it was read. A gap alone may be a transaction's marker."""
+        position = self._ledger.position(number)
+        if position is None or offset <= position:
+            return
+        with suppress(KafkaException):
+            low, _ = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, number), timeout=QUESTION_SECONDS
+            )
+            if low > position:
+                self._count_lost(number, min(low, offset) - position)
+
+    def _count_lost(self, number: int, count: int) -> None:
+        self.lost += count
+        log.error(
+            "%d requests of %s, partition %d, were deleted before they were answered: retention is too short",
+            count,
+            self._topic,
+            number,
+        )
+
+    def _wait_until_committed(self, wanted: Mapping[int, Progress]) -> None:
+        """Poll for the result, for a while; a record that comes instead waits for the next `receive`.
+
+        Beside transactions for as long as it takes: one that reached the group late would undo their offsets.
+        """
+        if not wanted:
+            return
+        deadline = math.inf if self._delivery.commits_offsets else time.monotonic() + COMMIT_SECONDS
+        with self._listening:
+            while not self._ledger.is_settled(wanted):
+                if time.monotonic() > earliest(deadline, self.finish_by):
+                    return
+                record = self._consumer.poll(RESULT_POLL_SECONDS)
+                self._last_poll = time.monotonic()
+                if record is not None:
+                    self._keep(record)
+
+    def _keep(self, record: Record) -> None:
+        """For the next `receive`."""
+        self._waiting.append(record)
+        self._see(record)
+
+    def _see(self, record: Record) -> None:
+        if record.error() is None:
+            self._ledger.see(*place_of(record))
+
+    def _keep_membership(self) -> None:
+        """Poll now and then while the caller is busy: a slow model must not cost the partitions.
+
+        Each poll brings at most one record, which the next `receive` returns.
+        """
+        settings = self._connection.settings
+        interval = int(settings.get("max.poll.interval.ms", MAX_POLL_MS)) / 1000 / 4
+        while not self._closed.wait(interval):
+            if time.monotonic() - self._last_poll < interval or not self._listening.acquire(blocking=False):
+                continue
+            try:
+                record = self._consumer.poll(0)
+                self._last_poll = time.monotonic()
+                if record is not None:
+                    self._keep(record)
+            except (KafkaException, RuntimeError):  # it was closed meanwhile
+                return
+            finally:
+                self._listening.release()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise TransportError("the bus is closed")
+
+    # --- committing ----------------------------------------------------------------------------
+
+    def commit(
+        self, received: Sequence[Message], outgoing: Sequence[Message] = (), instead: Instead | None = None
+    ) -> Commit:
+        self._check_open()
+        receipts: list[Receipt] = [message.receipt for message in received]
+
+        def deliver(ours: Sequence[int], ends: Sequence[TopicPartition]) -> Finish:
+            sending = [self._partition_counts.placed(outgoing[place]) for place in ours] if outgoing else []
+            smaller = None if instead is None else lambda place: instead(ours[place])
+            return self._delivery.begin(sending, ends, self._consumer, lambda: self.finish_by, smaller)
+
+        return self._ledger.commit(receipts, deliver, partial(self._committed, receipts))
+
+    def _committed(self, receipts: Sequence[Receipt]) -> None:
+        self._in_hand.difference_update(receipts)
+        self._suspects_in_hand = self._suspects_in_hand and bool(self._in_hand)
+
+    def rewind(self) -> None:
+        with self._listening:
+            self._waiting.clear()
+            self._in_hand.clear()
+            self._suspects_in_hand = False
+            if self._delivery.commits_offsets:
+                self._correct()
+            self._ledger.rewind(self._seek)
+
+    def _correct(self) -> None:
+        """After a transaction in doubt only the brokers know how far it got."""
+        named = [TopicPartition(self._topic, number) for number in self._ledger.numbers()]
+        try:
+            self._ledger.correct(self._consumer.committed(named, timeout=TOPIC_SECONDS))
+        except KafkaException as error:
+            raise_translated(error, "asking for the committed offsets")
+
+    def _seek(self, number: int, offset: int) -> None:
+        # A partition that is just being taken away cannot be sought, and need not be.
+        with suppress(KafkaException):
+            self._consumer.seek(TopicPartition(self._topic, number, offset))
+
+    def close(self) -> None:
+        """Commit what is answered, and leave the group. Safe to call twice."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        with self._listening:
+            self._ledger.close()
+            close_consumer(self._consumer)
+            self._ledger.attach(None)

@@ -1,0 +1,57 @@
+"""Kafka's records as this project's messages, and the errors that come in a record's place."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from typing import Any, cast
+
+from confluent_kafka import KafkaError
+from confluent_kafka import Message as Record
+
+from imagebus.transports.kafka.connecting import Connection
+from imagebus.transports.kafka.errors import DENIED, translate
+from imagebus.wire.message import Message, Position
+
+log = logging.getLogger(__name__)
+
+_GONE = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+
+
+def to_message(record: Record, topic: str, receipt: Any = None, attempt: int = 1) -> Message:
+    """A received record as a message."""
+    number, offset = place_of(record)
+    _, timestamp = record.timestamp()
+    position = Position(number, offset, timestamp)
+    return Message(topic, record.value() or b"", record.key(), _headers(record), receipt, attempt, position)
+
+
+def place_of(record: Record) -> tuple[int, int]:
+    """Partition and offset of a received record, which has both."""
+    number, offset = record.partition(), record.offset()
+    assert number is not None
+    assert offset is not None
+    return number, offset
+
+
+# Not `record.headers()`: Python 3.11 and later, once that line has run some ten times, calls C code without a look at
+# whether it failed. The driver's broken list for a name that is not UTF-8 would get through, and end the process.
+_ask_for_headers = operator.methodcaller("headers")
+
+
+def _headers(record: Record) -> list[tuple[str, bytes | None]]:
+    """A received record's headers, with values of bytes or None."""
+    try:
+        return cast(list[tuple[str, bytes | None]], _ask_for_headers(record) or [])
+    except SystemError:  # the driver's answer to a name that is not UTF-8; to be asked once only
+        return []
+
+
+def keep_bad_news(connection: Connection, topic: str, error: KafkaError) -> None:
+    """Bad news in place of a record. Kept for the next call: raising here would lose what came with it."""
+    if error.code() in DENIED or error.code() in _GONE or error.fatal():
+        connection.keep_failure(translate(error, f"reading topic {topic!r}"))
+    else:
+        log.warning("reading topic %s: %s; trying again", topic, error.str())

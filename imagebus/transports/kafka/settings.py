@@ -1,0 +1,169 @@
+"""librdkafka's clients made from a config file: the settings that the promise rests on, and whose fault a refusal is.
+
+Settings are checked when a client is made, before anything connects.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from imagebus.errors import ConfigError
+from imagebus.transports.kafka.config import Settings
+
+driver_log = logging.getLogger("imagebus.transports.kafka.driver")
+# One file has the settings of producers and consumers, and each ignores the other's with a warning.
+driver_log.addFilter(lambda record: not record.getMessage().startswith("CONFWARN"))
+
+_COMMON = {
+    # Freeing the connection of an idle hour is no news.
+    "log.connection.close": "false",
+    # A frozen partition leader stalls a client for 71 s at librdkafka's default of 60 s, 7.7 s with 6 s.
+    "socket.timeout.ms": "6000",
+}
+_PRODUCER = {
+    "enable.idempotence": "true",
+    # librdkafka waits 5 ms for more messages by default. With one request on its way at a time the first message
+    # leaves at once, and what comes meanwhile goes together with the next: a broker that gets a request for every
+    # few messages is busy with requests.
+    "linger.ms": "0",
+    "max.in.flight.requests.per.connection": "1",
+    "request.timeout.ms": "5000",
+    "message.timeout.ms": "30000",
+    "allow.auto.create.topics": "false",
+}
+# A replier that is killed in a transaction and does not come back under its name keeps the readers of its
+# replies waiting for so long. Not less: a broker that is killed is replaced within 13 s, and a transaction that
+# has waited for that is still good.
+_TRANSACTIONS = {"transaction.timeout.ms": "20000", "message.timeout.ms": "20000"}
+_CONSUMER = {
+    "enable.auto.commit": "false",
+    "enable.auto.offset.store": "false",
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "earliest",
+    "partition.assignment.strategy": "cooperative-sticky",
+    # 20 ms where librdkafka has 1,000: with a full queue the consumer starves otherwise.
+    "fetch.queue.backoff.ms": "20",
+    # A killed member's partitions go to the others after 6 s, the least that brokers allow by default.
+    # It also bounds what librdkafka's lost members cost: one that is closed while it joins sends no
+    # LeaveGroup, and one that asks twice for a member id leaves the first behind (issue 5569); either
+    # keeps the whole group waiting for a session.
+    "session.timeout.ms": "6000",
+    "heartbeat.interval.ms": "2000",
+    # 8 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
+    "queued.max.messages.kbytes": "8192",
+    "allow.auto.create.topics": "false",
+}
+_CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+# Settings of confluent-kafka that are Python objects: a file cannot hold them.
+_OBJECTS = frozenset(
+    {
+        "default.topic.config",
+        "error_cb",
+        "logger",
+        "oauth_cb",
+        "on_commit",
+        "on_delivery",
+        "stats_cb",
+        "throttle_cb",
+    }
+)
+
+OnCommit = Callable[[KafkaError | None, list[TopicPartition]], None]
+OnError = Callable[[KafkaError], None]
+
+
+class Clients:
+    """Makes librdkafka's clients from the settings of one file; `on_error` gets their news between calls.
+
+    Raises `ConfigError` for settings that librdkafka does not take.
+    """
+
+    def __init__(self, theirs: Settings, on_error: OnError) -> None:
+        self._theirs = theirs
+        self._on_error = on_error
+
+    def admin(self) -> AdminClient:
+        """A client for topics and metadata. Keep it while its futures run."""
+        admin: AdminClient = self._make(AdminClient)
+        return admin
+
+    def producer(self, transactional_id: str | None = None, *, one_by_one: bool = False) -> Producer:
+        """A producer. It connects in the background. `one_by_one`: each message is a batch of Kafka's."""
+        defaults, fixed = _PRODUCER, {}
+        if transactional_id is not None:
+            defaults = {**_PRODUCER, **_TRANSACTIONS}
+            fixed["transactional.id"] = transactional_id
+        if one_by_one:
+            fixed["batch.num.messages"] = "1"
+        producer: Producer = self._make(Producer, defaults, fixed)
+        return producer
+
+    def consumer(self, group: str, on_commit: OnCommit | None = None) -> Consumer:
+        """A consumer of a group, not yet subscribed. Its polls tell `on_commit` the result of each commit."""
+        callbacks = {} if on_commit is None else {"on_commit": on_commit}
+        consumer: Consumer = self._make(Consumer, _CONSUMER, {"group.id": group, **callbacks})
+        return consumer
+
+    def _make(
+        self,
+        kind: Callable[[dict[str, Any]], Any],
+        defaults: Mapping[str, str] = _NOTHING,
+        fixed: Mapping[str, Any] = _NOTHING,
+    ) -> Any:
+        """A client of librdkafka, which checks every setting of the file, whichever kind it is for.
+
+        The file cannot change what is `fixed`.
+        """
+        theirs = self._theirs
+        for key in _OBJECTS & theirs.keys():
+            raise ConfigError(f"{theirs.where(key)}: {key} is for programs: a file cannot set it")
+        both = {**_COMMON, **defaults, **theirs, **fixed, "error_cb": self._on_error, "logger": driver_log}
+        if theirs.get("group.protocol") == "consumer":  # there these are the broker's to say
+            both = {key: value for key, value in both.items() if key not in _CLASSIC_GROUP or key in theirs}
+        try:
+            return kind(both)
+        except KafkaException as error:
+            raise self._refused(error.args[0].str()) from None
+
+    def _refused(self, reason: str) -> ConfigError:
+        """librdkafka's refusal as one line: which key on which line, and never a value."""
+        kind, _, conflict = reason.partition(": ")
+        if kind.startswith("Failed to create"):  # each setting is right by itself, but not with the others
+            return self._conflicting(self._theirs.redact(conflict))
+        for key, value in self._theirs.items():
+            alone: dict[str, Any] = {key: value, "logger": driver_log}
+            try:
+                AdminClient(alone)
+            except KafkaException as error:
+                reason = error.args[0].str().strip()
+                if reason.startswith("No such"):
+                    return ConfigError(f"{self._theirs.where(key)}: unknown setting {key}")
+                if not reason.startswith("Failed to create"):
+                    # Its other reasons repeat the value, which may be a secret.
+                    range_ = reason.find("outside ")
+                    wrong = reason[range_:] if range_ >= 0 else "not one it may have"
+                    return ConfigError(f"{self._theirs.where(key)}: the value of {key} is {wrong}")
+        return ConfigError(f"{self._theirs.path}: {self._theirs.redact(reason)}")
+
+    def _conflicting(self, conflict: str) -> ConfigError:
+        theirs = self._theirs
+        if "SASL mechanism" in conflict:
+            key = next((key for key in ("sasl.mechanism", "sasl.mechanisms") if key in theirs), "")
+            where = theirs.where(key or "security.protocol")
+            return ConfigError(
+                f"{where}: sasl.mechanism is to be PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+            )
+        key = next((key for key in theirs if key in conflict), "")
+        if key.endswith(".location") and not Path(theirs[key]).exists():
+            conflict = f"{key} names a file that is not there"
+        elif key and "::" in conflict:  # OpenSSL's numbers and rooms before its reason
+            conflict = f"{key} cannot be used: {conflict.rpartition('::')[2]}"
+        return ConfigError(f"{theirs.where(key)}: {conflict}")

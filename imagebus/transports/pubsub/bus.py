@@ -1,0 +1,93 @@
+"""A connection to Google Cloud Pub/Sub: its topics, what is published, and the readers it made."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+
+from imagebus.transports.base import Bus, OnAssigned, OnDelivery
+from imagebus.transports.pubsub.account import ServiceAccount
+from imagebus.transports.pubsub.attributes import to_pubsub
+from imagebus.transports.pubsub.clients import Clients
+from imagebus.transports.pubsub.inbox import PubSubInbox
+from imagebus.transports.pubsub.member import PubSubMember
+from imagebus.transports.pubsub.sender import Sender
+from imagebus.transports.pubsub.subscription import Subscription
+from imagebus.wire.message import Message
+
+FLUSH_SECONDS = 10.0  # for what is queued when the bus is closed
+
+
+class PubSubBus(Bus):
+    """One replier's or requestor's connection to Pub/Sub.
+
+    `topics` are created when missing; a group's subscription is `<topic>-<group>`. Messages of a topic have
+    no order. A member counts as dead when it does not extend its leases, after 10 to 60 seconds.
+
+    With `stream`, messages come on a stream, without it by one question after the other; by default as
+    `intake.py` has it.
+
+    Raises `ConfigError` for names that Pub/Sub does not take, `ConnectionFailed` when nothing answers or the
+    login is refused, `AccessDenied` when a right is missing.
+    """
+
+    def __init__(
+        self, account: ServiceAccount, *, topics: Sequence[str] = (), stream: bool | None = None
+    ) -> None:
+        self._topics = frozenset(topics)
+        self._clients = Clients(account)
+        self._stream = not self._clients.is_emulator if stream is None else stream
+        try:
+            self._clients.create_topics(topics)
+        except BaseException:
+            self._clients.close()
+            raise
+        self._sender = Sender(self._clients)
+        self._inboxes: list[PubSubInbox] = []
+        self._members: list[PubSubMember] = []
+        self._closed = False
+
+    def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
+        self._sender.raise_failure()
+        self._sender.put(message.topic, to_pubsub(message), on_delivery)
+
+    def inbox(self, topic: str) -> PubSubInbox:
+        requestor = str(uuid.uuid4())
+        name = self._clients.open_inbox(topic, requestor)
+        inbox = PubSubInbox(topic, requestor, self._subscription(name))
+        self._inboxes.append(inbox)
+        return inbox
+
+    def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> PubSubMember:
+        dead_letter_topic = f"{topic}.dlt"
+        name = self._clients.join(
+            topic, group, dead_letter_topic if dead_letter_topic in self._topics else None
+        )
+        member = PubSubMember(self._clients, topic, self._subscription(name))
+        self._members.append(member)
+        if on_assigned is not None:
+            on_assigned(member.partitions)
+        return member
+
+    def _subscription(self, name: str) -> Subscription:
+        return Subscription(self._clients, name, stream=self._stream, raise_unsent=self._sender.raise_failure)
+
+    def close(self) -> None:
+        """See `Bus.close`. What was received goes to the other members at once: its leases are given back."""
+        if self._closed:
+            return
+        self._closed = True
+        for inbox in self._inboxes:
+            inbox.stop()
+        for member in self._members:
+            member.stop()
+        by_then = time.monotonic() + FLUSH_SECONDS
+        for member in self._members:
+            by_then = member.in_time(by_then)
+        self._sender.close(max(0.0, by_then - time.monotonic()))
+        for member in self._members:
+            member.give_back()
+        for inbox in self._inboxes:
+            self._clients.delete_inbox(inbox.subscription.name)
+        self._clients.close()

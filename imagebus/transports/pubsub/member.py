@@ -1,0 +1,206 @@
+"""A member of a group: a replier's share of a subscription, and the commit of what is done.
+
+The order of things is the delivery guarantee, as with Kafka: outcomes are confirmed before their requests
+are acknowledged, and each acknowledgement's result is read. Where Kafka has partitions of one owner,
+Pub/Sub has a lease on each message, which is extended for as long as the message is in hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
+from imagebus.transports.base import Commit, Instead, Member
+from imagebus.transports.pubsub.attributes import from_pubsub, to_pubsub
+from imagebus.transports.pubsub.clients import Clients, in_parts
+from imagebus.transports.pubsub.leases import Leases, Taken
+from imagebus.transports.pubsub.sender import CONFIRM_SECONDS, publish
+from imagebus.transports.pubsub.subscription import MAX_ACK_IDS, STOP_SECONDS, Subscription
+from imagebus.transports.pubsub.suspects import ALONE, Suspects, how_many
+from imagebus.wire.message import Message
+
+log = logging.getLogger(__name__)
+
+ACKNOWLEDGE_SECONDS = 5.0  # for a batch, with all its tries
+LEASE_SECONDS = 5.0  # for the call that changes leases
+
+
+class PubSubMember(Member):
+    """A member of a group, whose members share one subscription."""
+
+    partitions = (0,)  # there are none: all members share one
+
+    def __init__(self, clients: Clients, topic: str, subscription: Subscription) -> None:
+        self._clients = clients
+        self._topic = topic
+        self._subscription = subscription
+        self._changed = subscription.changed
+        self._waiting: deque[Message] = deque()
+        self._in_hand: dict[str, Message] = {}  # returned by `receive` and not committed, in their order
+        self._leases = Leases()  # of both
+        self._suspects = Suspects(clients.subscriber, subscription.name, clients.topic(topic))
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="imagebus-commit")
+        self._closed = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_leases, name="imagebus-leases", daemon=True)
+        self._keeper.start()
+        subscription.read(self._arrive, lease=self._leases.seconds, in_hand=lambda: len(self._leases))
+
+    # --- receiving -----------------------------------------------------------------------------
+
+    def receive(self, limit: int, timeout: float) -> list[Message]:
+        with self._changed:
+            self._subscription.wait_for(lambda: self._has_suspect() or self._is_next_ours(), timeout)
+            messages = self._take(limit)
+        return [self._accuse(message) if message.attempt == ALONE else message for message in messages]
+
+    def _has_suspect(self) -> bool:
+        """Whether a suspect is in hand: all that is there is one, or none of it."""
+        first = next(iter(self._in_hand.values()), None)
+        return first is not None and first.attempt > 1
+
+    def _is_next_ours(self) -> bool:
+        """Whether a message waits; after a freeze or a cut, one whose lease is over may be with another member."""
+        while self._waiting and not self._leases.keep(self._waiting[0].receipt):
+            self._waiting.popleft()
+        return bool(self._waiting)
+
+    def _take(self, limit: int) -> list[Message]:
+        """Messages that may be tried together: those that nobody died with, or a few, or one.
+
+        None while a suspect is in hand, and no suspect while anything is: whoever dies then, died of these.
+        """
+        if not self._waiting or self._has_suspect():
+            return []
+        attempt = self._waiting[0].attempt
+        if attempt > 1 and self._in_hand:
+            return []
+        taken: list[Message] = []
+        while (
+            len(taken) < how_many(attempt, limit)
+            and self._is_next_ours()
+            and self._waiting[0].attempt == attempt
+        ):
+            taken.append(self._waiting.popleft())
+        self._in_hand.update((message.receipt, message) for message in taken)
+        return taken
+
+    def _accuse(self, message: Message) -> Message:
+        """Raise a suspect's flag before it is tried alone; one that a dead reader had raised is its last death."""
+        if not self._suspects.begin(message.receipt):
+            return message
+        killer = message._replace(attempt=ALONE + 1)
+        with self._changed:
+            self._in_hand[message.receipt] = killer
+        return killer
+
+    def _arrive(self, received: Sequence[Any]) -> None:
+        new: list[Message] = []
+        answered: list[str] = []  # ack ids
+        for each in received:
+            taken = self._leases.take(each.message.message_id, each.ack_id)
+            if taken is Taken.ANSWERED:
+                self.redelivered += 1
+                answered.append(each.ack_id)
+            elif taken is Taken.NEW:
+                attempt = min(max(1, each.delivery_attempt), ALONE)
+                new.append(from_pubsub(each.message, self._topic, attempt))
+        if new:
+            with self._changed:
+                self._waiting.extend(new)
+                self._changed.notify_all()
+        if answered:
+            self._subscription.acknowledge_soon(answered)
+
+    def _keep_leases(self) -> None:
+        """Extend the leases of all that is ours, in good time before they end."""
+        while not self._closed.wait(self._leases.seconds() / 3):
+            for ack_ids in in_parts(self._leases.ack_ids(), MAX_ACK_IDS):
+                seconds = self._leases.seconds()
+                if self._subscription.set_leases(ack_ids, seconds, self._within(LEASE_SECONDS)):
+                    self._leases.extended(ack_ids, seconds)
+
+    # --- committing ----------------------------------------------------------------------------
+
+    def commit(
+        self, received: Sequence[Message], outgoing: Sequence[Message] = (), instead: Instead | None = None
+    ) -> Commit:
+        """See `Member.commit`. Here it is done as follows, on a thread of its own.
+
+        1. Publish the outcomes, by topic, and wait until each is confirmed.
+        2. Note that the messages are answered: from here on one that comes again is only acknowledged.
+        3. Acknowledge them. What fails here is counted, and comes again.
+        """
+        if self._closed.is_set():
+            raise TransportError("the bus is closed")
+        return self._committer.submit(self._commit, received, outgoing, instead)
+
+    def _commit(
+        self, received: Sequence[Message], outgoing: Sequence[Message], instead: Instead | None
+    ) -> None:
+        by_topic: defaultdict[str, list[Any]] = defaultdict(list)
+        for place, message in enumerate(outgoing):
+            topic, fitting = _fitting(place, message, instead)
+            by_topic[topic].append(fitting)
+        by_then = time.monotonic() + CONFIRM_SECONDS
+        for topic, messages in by_topic.items():
+            try:
+                publish(self._clients, topic, messages, lambda: self.in_time(by_then))
+            except PublishFailed as error:  # what no trying again will mend is raised as it is
+                raise CommitFailed(str(error)) from error
+
+        ack_ids = self._leases.answered(message.receipt for message in received)
+        self._subscription.acknowledge(ack_ids, self._within(ACKNOWLEDGE_SECONDS))
+        with self._changed:
+            for message in received:
+                self._in_hand.pop(message.receipt, None)
+        for message in received:
+            if message.attempt >= ALONE:
+                self._suspects.end(message.receipt)
+
+    def rewind(self) -> None:
+        """See `Member.rewind`. The leases are still ours, so nothing is asked of Pub/Sub."""
+        with self._changed:
+            self._waiting.extendleft(reversed(self._in_hand.values()))
+            self._in_hand.clear()
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def in_time(self, deadline: float) -> float:
+        """This moment of `time.monotonic()`, or `finish_by` where that is sooner."""
+        return deadline if self.finish_by is None else min(deadline, self.finish_by)
+
+    def _within(self, seconds: float) -> float:
+        return self.in_time(time.monotonic() + seconds)
+
+    def stop(self) -> None:
+        """Take nothing more, and end the commit that was begun."""
+        self._closed.set()
+        self._subscription.stop(self._left(STOP_SECONDS))
+        self._keeper.join(self._left(STOP_SECONDS))
+        self._committer.shutdown()
+
+    def give_back(self) -> None:
+        """Let what is still ours go to the other members, now."""
+        for ack_ids in in_parts(self._leases.ack_ids(), MAX_ACK_IDS):
+            self._subscription.set_leases(ack_ids, 0, self._within(LEASE_SECONDS))
+
+    def _left(self, seconds: float) -> float:
+        return max(0.0, self._within(seconds) - time.monotonic())
+
+
+def _fitting(place: int, message: Message, instead: Instead | None) -> tuple[str, Any]:
+    """The topic and the `PubsubMessage` of an outcome, or of what is sent in place of one that is too large."""
+    while True:
+        try:
+            return message.topic, to_pubsub(message)
+        except TooLarge as error:
+            if instead is None:
+                raise
+            log.debug("%s", error)
+            message = instead(place)
