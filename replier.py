@@ -28,7 +28,7 @@ def options() -> argparse.Namespace:
         help="ONNX file, or .keras file with --runtime keras (default: the shipped one)",
     )
     add("--runtime", choices=("onnx", "keras"), default="onnx", help="what runs the model")
-    add("--labels", metavar="A,B,...", help="class names, for a model file without them")
+    add("--labels", metavar="A,B,...", help="class names, for a model file that does not carry them")
     add(
         "--threads",
         type=cli.count,
@@ -59,7 +59,7 @@ def options() -> argparse.Namespace:
         "--name",
         default=socket.gethostname(),
         metavar="NAME",
-        help="name of this replier in its transactions; must be unique in its group",
+        help="name of this replier in its transactions; unique among live ones",
     )
     dead_letters = parser.add_argument_group("dead letters")
     dead_letters.add_argument(

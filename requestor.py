@@ -26,9 +26,9 @@ def options() -> argparse.Namespace:
     add("--batch-size", type=cli.positive, default=5, metavar="N", help="images per package")
     add("--interval", type=cli.duration, default=1.0, metavar="S", help="seconds between packages")
     add("--count", type=cli.count, default=0, metavar="N", help="packages to send (0: no limit)")
-    add("--timeout", type=cli.time_limit, default=30.0, metavar="S", help="seconds until a package is lost")
-    add("--state", metavar="DIR", help="keep open packages on disk, and re-send them after a crash")
-    add("--own-partition", action="store_true", help="read replies from one partition only, chosen at start")
+    add("--timeout", type=cli.time_limit, default=30.0, metavar="S", help="seconds to wait for a reply")
+    add("--state", metavar="DIR", help="keep open packages on disk and re-send them, same ids, after a kill")
+    add("--own-partition", action="store_true", help="read a single partition of the replies")
     add = parser.add_argument_group("output").add_argument
     add("--top", type=cli.positive, default=1, metavar="N", help="labels printed per image")
     add("--json", action="store_true", help="print one JSON object per line")

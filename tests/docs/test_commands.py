@@ -206,8 +206,8 @@ def test_exactly_once_works_as_printed(session: Session, broker: Program) -> Non
 @pytest.mark.parametrize(
     "command",
     [
-        documented("python3 replier.py -f kafka.config --replay-dlt --dry-run"),
-        documented("python3 replier.py -f kafka.config --replay-dlt --code KILLER"),
+        documented("python3 -m imagebus.replay -f kafka.config --dry-run"),
+        documented("python3 -m imagebus.replay -f kafka.config --code KILLER"),
     ],
     ids=lambda command: command[-1],
 )
