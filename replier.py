@@ -10,13 +10,11 @@ from __future__ import annotations  # names of the package stay unloaded until t
 
 import argparse
 import socket
-from pathlib import Path
 
 import imagebus
 from imagebus import cli
 from imagebus.reports import Announcer, counts_logged
-
-MODELS = Path(__file__).parent / "models"
+from imagebus.shipped import shipped
 
 
 def options() -> argparse.Namespace:
@@ -122,11 +120,13 @@ def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
         try:
             from cnn_minst import KerasClassifier  # TensorFlow: only for those who ask for it
 
-            return KerasClassifier(args.model or MODELS / "fashion.keras")
+            return KerasClassifier(args.model or shipped("models/fashion.keras"))
         except (ImportError, OSError, ValueError) as error:
             raise imagebus.ConfigError(str(error)) from None
     labels = args.labels.split(",") if args.labels else ()
-    return imagebus.OnnxClassifier(args.model or MODELS / "fashion.onnx", labels=labels, threads=args.threads)
+    return imagebus.OnnxClassifier(
+        args.model or shipped("models/fashion.onnx"), labels=labels, threads=args.threads
+    )
 
 
 if __name__ == "__main__":

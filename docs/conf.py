@@ -15,7 +15,7 @@ project = "imagebus"
 author = "the authors of imagebus"
 extensions = ["myst_parser"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "models/*.md", "samples/*.md"]
+include_patterns = ["*.md", "docs/*.md", "models/*.md", "imagebus/data/*.md"]
 exclude_patterns = [".*", "site"]  # .venv alone holds thirty thousand files
 html_theme = "furo"
 html_title = project
@@ -49,7 +49,7 @@ CONTRIBUTING
 :glob:
 
 models/*
-samples/README
+imagebus/data/README
 ```
 """
 

@@ -37,3 +37,5 @@ from imagebus.wire.results import Prediction as Prediction
 from imagebus.wire.results import Reply as Reply
 from imagebus.worker import Health as Health
 from imagebus.worker import Worker as Worker
+
+__version__: str

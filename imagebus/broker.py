@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+import imagebus
 from imagebus.errors import BrokerError, ConfigError
 from imagebus.kafka_jars import KAFKA_VERSION, find_java, kafka_jars
 from imagebus.kafka_node import Node, Runtime, new_id
@@ -270,6 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=9092, help="for clients (default: %(default)s)")
     parser.add_argument("--nodes", type=int, default=1, choices=(1, 3), help="1, or 3 with copies on each")
     parser.add_argument("--data", metavar="DIR", help="keep topics and offsets there")
+    parser.add_argument("--version", action="version", version=f"imagebus {imagebus.__version__}")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("imagebus").setLevel(logging.INFO)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import imagebus
 from imagebus.errors import ConfigError, ImageBusError
 from imagebus.transports import CLOUDS
 
@@ -51,6 +52,7 @@ def parser(description: str | None, *, exit_status: str, replies: bool = True) -
     add("-c", dest="cloud", choices=CLOUDS, default="kafka", help="kind of bus that FILE is for")
     add("--partitions", type=positive, default=6, metavar="N", help="partitions of topics it creates")
     options.add_argument("--verbose", action="store_true", help="log every message")
+    options.add_argument("--version", action="version", version=f"imagebus {imagebus.__version__}")
     return options
 
 

@@ -11,7 +11,7 @@ from imagebus.errors import BadMessage, ConfigError
 from imagebus.wire.pictures import read_picture
 from imagebus.wire.pixels import FASHION, Images, fits, shape_of
 
-SAMPLE = Path(__file__).parent.parent / "samples" / "fashion-mnist-1000.npz"
+SAMPLE = Path(__file__).parent / "data" / "fashion-mnist-1000.npz"
 _PICTURES = {".png", ".jpg", ".jpeg"}
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 
+import pytest
+
+import imagebus
 from tools.install import requirements
 
 from .programs import ROOT
@@ -16,6 +21,19 @@ def test_each_extra_is_the_group_of_the_same_name() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
 
     assert extras == {name: PYPROJECT["dependency-groups"][name] for name in ("train", "broker", "google")}
+
+
+def test_the_package_has_the_version_that_is_published() -> None:
+    assert imagebus.__version__ == PYPROJECT["project"]["version"]
+
+
+@pytest.mark.parametrize("program", [["requestor.py"], ["replier.py"], ["-m", "imagebus.broker"]])
+def test_each_program_prints_the_version(program: list[str]) -> None:
+    command = [sys.executable, *program, "--version"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, f"imagebus {imagebus.__version__}\n")
 
 
 def test_the_demo_installs_what_the_broker_and_the_scripts_need() -> None:

@@ -1,4 +1,4 @@
-"""Make samples/fashion-mnist-1000.npz: 100 test images of each class of Fashion-MNIST.
+"""Make imagebus/data/fashion-mnist-1000.npz: 100 test images of each class of Fashion-MNIST.
 
     python3 tools/make_sample.py [FOLDER]
 
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from cnn_minst import LABELS, load_data  # noqa: E402 - it is beside tools/, not in a package
 
-SAMPLE = ROOT / "samples" / "fashion-mnist-1000.npz"
+SAMPLE = ROOT / "imagebus" / "data" / "fashion-mnist-1000.npz"
 PER_CLASS = 100
 SEED = 0
 

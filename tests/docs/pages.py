@@ -24,7 +24,7 @@ ALL_PAGES = [
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "models").glob("*.md")),
-    ROOT / "samples" / "README.md",
+    ROOT / "imagebus" / "data" / "README.md",
 ]
 
 
