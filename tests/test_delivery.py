@@ -56,18 +56,20 @@ def ids(found: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
 # --- poison and killers ------------------------------------------------------------------------
 
 
-def test_a_record_that_kills_the_replier_is_set_aside_after_three_tries(
-    bus: Bus, broker: EmbeddedBroker
+@pytest.mark.parametrize("max_wait", ["0", "50", "1000"])
+def test_a_record_that_kills_the_replier_is_set_aside_after_three_tries_however_long_batches_wait(
+    bus: Bus, broker: EmbeddedBroker, max_wait: str
 ) -> None:
     with connect("kafka", bus.config, topics=[bus.requests, bus.replies, f"{bus.requests}.dlt"]):
         pass
-    good = [encode_request(package(number), bus.requests, id=f"good-{number}") for number in range(20)]
+    good = [encode_request(package(number), bus.requests, id=f"good-{number}") for number in range(200)]
     killer = encode_request(np.full((1, 28, 28), 66, np.uint8), bus.requests, id="killer")
-    produce(broker, bus.requests, *good[:8], killer, *good[8:])
+    produce(broker, bus.requests, *good[:80], killer, *good[80:])
 
     deaths = 0
     while True:
-        replier = python("tests.faults.fragile", "killer", "66", *bus.options(), "--verbose")
+        options = (*bus.options(), "--verbose", "--max-wait", max_wait)
+        replier = python("tests.faults.fragile", "killer", "66", *options)
         try:
             replier.wait_for("dead letter: KILLER")
         except AssertionError:
@@ -83,8 +85,29 @@ def test_a_record_that_kills_the_replier_is_set_aside_after_three_tries(
     assert deaths == 3
     assert ids(records(broker, f"{bus.requests}.dlt")) == ["killer"]
     answered = ids(records(broker, bus.replies))
-    assert set(answered) >= {f"good-{number}" for number in range(20)}
+    assert set(answered) >= {f"good-{number}" for number in range(200)}
     assert "killer" not in answered
+
+
+@pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
+def test_replies_that_are_too_large_for_their_topic_have_their_error_once_and_the_rest_flows_on(
+    bus: Bus, broker: EmbeddedBroker, guarantee: str
+) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    small = NewTopic(bus.replies, num_partitions=6, config={"max.message.bytes": "1000"})
+    for created in admin.create_topics([small]).values():
+        created.result()
+    replier = bus.replier("--guarantee", guarantee)
+
+    with bus.client() as client:
+        futures = [client.submit(package(number, 20 if number % 50 == 0 else 1)) for number in range(500)]
+        outcomes = [future.exception(SECONDS) for future in futures]
+    assert replier.stop() == 0
+
+    assert [str(outcome)[:9] for outcome in outcomes[::50]] == ["TOO_LARGE"] * 10
+    assert sum(outcome is None for outcome in outcomes) == 490
+    assert len(records(broker, bus.replies)) == 500
+    assert "500 requests, 690 images, 10 errors" in replier.wait_for("stopped: ")  # each predicted once
 
 
 def test_dead_letters_carry_origin_and_reason_as_spring_writes_them(bus: Bus, broker: EmbeddedBroker) -> None:
