@@ -550,8 +550,8 @@ def test_the_wrong_kind_of_file_is_told_in_one_line(bus: Bus, tmp_path: Path) ->
     kafka.write_text("bootstrap.servers = localhost:9092\n")
 
     for file, cloud, expected in (
-        (kafka, "google", "expected the service-account JSON for -c google"),
-        (bus.config, "kafka", "expected key = value lines for -c kafka"),
+        (kafka, "google", "expected a service account's JSON key for Pub/Sub"),
+        (bus.config, "kafka", "expected key = value lines for Kafka"),
     ):
         program = python("requestor.py", "-f", file, "-c", cloud)
         assert program.wait() == 2

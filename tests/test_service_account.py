@@ -46,7 +46,7 @@ from .token_server import (
 )
 
 Answer = tuple[int, Mapping[str, str], bytes]
-EXPECTED = "expected the service-account JSON for -c google"
+EXPECTED = "expected a service account's JSON key for Pub/Sub"
 
 
 def secrets(info: Mapping[str, object]) -> list[str]:
@@ -160,7 +160,7 @@ def test_the_shipped_example_has_each_field_and_no_key() -> None:
 
 
 def test_a_missing_file_is_named(path: Path) -> None:
-    assert problem(path) == "no such file; -f names the service-account JSON"
+    assert problem(path) == f"no such file, {EXPECTED}"
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_a_key_that_cannot_sign_is_refused(path: Path, made: Callable[[], str], 
 def test_without_google_auth_it_is_said_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth", None)
     command = (
-        "-c google needs google-cloud-pubsub: pip install 'imagebus[google]', "
+        "Pub/Sub needs google-cloud-pubsub: pip install 'imagebus[google]', "
         "python3 tools/install.py google, or poetry install --with google"
     )
 
@@ -442,7 +442,7 @@ def test_without_googles_client_connecting_ends_with_that_line() -> None:
 
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
-    assert "ConfigError: -c google needs google-cloud-pubsub: pip install" in ended.stderr.splitlines()[-1]
+    assert "ConfigError: Pub/Sub needs google-cloud-pubsub: pip install" in ended.stderr.splitlines()[-1]
 
 
 def test_reading_the_module_imports_nothing_of_googles() -> None:

@@ -1,4 +1,4 @@
-"""One seam, one file per bus. `connect` picks the bus by its `-c` name."""
+"""One seam, one file per bus. `connect` picks the bus by its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from imagebus.transports.base import Bus
 
 GOOGLE = ("google", "gcp", "pubsub")
-CLOUDS = ("kafka", *GOOGLE)  # the names that `-c` takes
+CLOUDS = ("kafka", *GOOGLE)  # the names that `connect` takes
 
 
 def connect(

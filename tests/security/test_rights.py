@@ -168,9 +168,7 @@ def names(line: str, missing: AclBinding) -> bool:
     """Whether an error says what is missing: a topic by its name, a group by its option or prefix."""
     if missing.restype is ResourceType.TOPIC:
         return f"topic {missing.name!r}" in line
-    return (
-        "lack the right Read on the consumer group (a replier's --group) or Describe on requestor-*" in line
-    )
+    return "lack the right Read on the consumer group (for a replier) or Describe on requestor-*" in line
 
 
 @pytest.mark.parametrize("missing", REQUESTOR, ids=short)

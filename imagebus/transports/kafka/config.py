@@ -39,10 +39,10 @@ _FIXED = {
     "offset.store.method": "broker",  # the other one writes a file
     "partition.assignment.strategy": "cooperative-sticky",
 }
-# Settings that are options of the scripts, or another name of what is checked here.
+# Settings that are parameters of `join` and `connect`, or another name of what is checked here.
 _ELSEWHERE = {
-    "group.id": "--group of replier.py",
-    "transactional.id": "--name of replier.py",
+    "group.id": "the parameter group",
+    "transactional.id": "the parameter transactional_id",
     "metadata.broker.list": "bootstrap.servers",
 }
 _SECRETS = frozenset(
@@ -112,11 +112,11 @@ def read_settings(path: str | Path) -> Settings:
         text = path.read_text(encoding="utf-8-sig")
         readable_by_all = bool(path.stat().st_mode & stat.S_IROTH)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; -f names the config file") from None
+        raise ConfigError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {type(error).__name__}") from None
     if text.lstrip().startswith("{"):
-        raise ConfigError(f"{path}:1: this is JSON, expected key = value lines for -c kafka")
+        raise ConfigError(f"{path}:1: this is JSON, expected key = value lines for Kafka")
 
     values: dict[str, str] = {}
     lines: dict[str, int] = {}

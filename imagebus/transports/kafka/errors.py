@@ -14,7 +14,7 @@ HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._R
 DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: (
-        "Read on the consumer group (a replier's --group) or Describe on requestor-* (a requestor's)"
+        "Read on the consumer group (for a replier) or Describe on requestor-* (for a requestor)"
     ),
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Create on the cluster",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on the transactional id",
@@ -34,7 +34,7 @@ def translate(error: KafkaError, doing: str) -> TransportError:
         return ConnectionFailed(f"{doing}: {error.str()}")
     if code in _FENCED:
         return TransportError(
-            f"{doing}: another replier has the same transactional id and took over: give each its own --name"
+            f"{doing}: another replier has the same transactional id and took over: give each a name of its own"
         )
     if is_too_large(error):
         return TooLarge(

@@ -1,4 +1,4 @@
-"""Reading the JSON that Google issues with the key of a service account: what `-f` names for `-c google`.
+"""Reading the JSON that Google issues with the key of a service account.
 
 Whatever is wrong with it is said before anything connects, and never with a piece of the key. The login
 itself is in `login.py`, which needs google-auth; here that is imported only where it is called.
@@ -28,7 +28,7 @@ GOOGLE_UNIVERSE = "googleapis.com"  # a file without `universe_domain` means thi
 MAX_FILE_BYTES = 64 * 1024  # of the file; Google's are 2.4 kB
 MIN_KEY_BITS = 2048  # RFC 7518 for RS256, and what Google issues
 
-_EXPECTED = "expected the service-account JSON for -c google"
+_EXPECTED = "expected a service account's JSON key for Pub/Sub"
 # What has to be in the file, in Google's order.
 _FIELDS = (
     "type",
@@ -83,7 +83,7 @@ def need_google() -> None:
             found = None
         if found is None:
             raise ConfigError(
-                "-c google needs google-cloud-pubsub: pip install 'imagebus[google]', "
+                "Pub/Sub needs google-cloud-pubsub: pip install 'imagebus[google]', "
                 "python3 tools/install.py google, or poetry install --with google"
             )
 
@@ -124,7 +124,7 @@ def _read(path: Path) -> tuple[str, bool]:
             mode = os.fstat(file.fileno()).st_mode
         text = content[:MAX_FILE_BYTES].decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; -f names the service-account JSON") from None
+        raise ConfigError(f"{path}: no such file, {_EXPECTED}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {type(error).__name__}") from None
     if len(content) > MAX_FILE_BYTES:
