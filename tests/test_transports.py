@@ -7,13 +7,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
+from imagebus.batching import fill
 from imagebus.errors import TooLarge, TransportError
 from imagebus.transports.base import Bus, Inbox, Member
 from imagebus.transports.kafka import KafkaBus
 from imagebus.transports.kafka.config import read_settings
+from imagebus.transports.kafka.partitions import begun
 from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.transports.pubsub import PubSubBus
 from imagebus.transports.pubsub.account import read_service_account
@@ -26,9 +30,10 @@ SECONDS = 30.0  # a rebalance on a busy machine; a test that needs all of it has
 class Buses:
     """Connections to one bus, with one topic of its own; all are closed after the test."""
 
-    def __init__(self, connect: Callable[[str], Bus]) -> None:
+    def __init__(self, connect: Callable[[str], Bus], die: Callable[[Bus, str], None]) -> None:
         self.topic = f"contract-{uuid.uuid4().hex[:8]}"
         self._connect = connect
+        self._die = die
         self._open: list[Bus] = []
 
     def connect(self) -> Bus:
@@ -50,9 +55,32 @@ class Buses:
     def message(self, value: bytes) -> Message:
         return Message(self.topic, value, key=b"key", headers=[("name", b"value"), ("none", None)])
 
+    def let_a_member_die(self, in_hand: int) -> None:
+        bus = self.connect()
+        receive(bus.join(self.topic, "group"), in_hand)
+        self._die(bus, self.topic)
+
     def close(self) -> None:
         for bus in self._open:
             bus.close()
+
+
+def die_in_memory(bus: Bus, _: str) -> None:
+    assert isinstance(bus, MemoryBus)
+    bus.die()
+
+
+def die_on_pubsub(bus: Bus, _: str) -> None:
+    bus.close()  # Pub/Sub does not ask why a message came back
+
+
+def die_on_kafka(bus: Bus, topic: str, bootstrap: str) -> None:
+    """Leave what a member leaves that is killed: it has not said that it gave its partitions back."""
+    bus.close()
+    left = [TopicPartition(topic, number, 0, begun(1)) for number in (0, 1)]
+    group = Consumer({"bootstrap.servers": bootstrap, "group.id": "group"})
+    group.commit(offsets=left, asynchronous=False)
+    group.close()
 
 
 @pytest.fixture(params=["memory", "kafka", "pubsub", "pubsub-stream"])
@@ -60,14 +88,22 @@ def buses(request: pytest.FixtureRequest) -> Iterator[Buses]:
     if request.param == "memory":
         memory = MemoryBroker()
         memory.max_message_bytes.default_factory = lambda: TOO_LARGE_BYTES // 2
-        buses = Buses(lambda _: MemoryBus(memory))
+        buses = Buses(lambda _: MemoryBus(memory), die_in_memory)
     elif request.param.startswith("pubsub"):  # the emulator is asked, the service is read on a stream
         account = read_service_account(request.getfixturevalue("google_config"))
         stream = request.param == "pubsub-stream"
-        buses = Buses(lambda topic: PubSubBus(account, topics=[topic], stream=stream))
+        buses = Buses(
+            # It counts for those who have a topic for dead letters.
+            lambda topic: PubSubBus(account, topics=[topic, f"{topic}.dlt"], stream=stream),
+            die_on_pubsub,
+        )
     else:
         config = request.getfixturevalue("config")
-        buses = Buses(lambda topic: KafkaBus(read_settings(config), topics=[topic], partitions=2))
+        settings = read_settings(config)
+        buses = Buses(
+            lambda topic: KafkaBus(settings, topics=[topic], partitions=2),
+            partial(die_on_kafka, bootstrap=settings["bootstrap.servers"]),
+        )
     yield buses
     buses.close()
 
@@ -289,3 +325,28 @@ def test_what_knows_nothing_smaller_tells_the_caller(buses: Buses) -> None:
 
     with pytest.raises(TooLarge, match="nothing is small enough"):
         member.commit(received, [buses.message(bytes(TOO_LARGE_BYTES))], instead).result()
+
+
+def test_suspects_are_given_out_beside_nothing_else_however_long_a_batch_waits(buses: Buses) -> None:
+    suspects = {b"%d" % number for number in range(20)}
+    buses.send(*suspects)
+    buses.let_a_member_die(in_hand=20)
+    member = buses.member()
+
+    batches: list[list[Message]] = []
+    deadline = time.monotonic() + SECONDS
+    while sum(map(len, batches)) < 21 and time.monotonic() < deadline:
+        batch = fill(member.receive, 128, 0.1)
+        if not batch:
+            continue
+        if not batches:
+            buses.send(b"new")
+        if batch[0].attempt > 1:
+            assert member.receive(128, SECONDS) == []
+        member.commit(batch).result()
+        batches.append(batch)
+
+    assert {message.value for batch in batches for message in batch} == {*suspects, b"new"}
+    attempts = [{message.attempt for message in batch} for batch in batches]
+    assert max(map(len, attempts)) == 1
+    assert attempts[0] == {2}
