@@ -1,0 +1,62 @@
+"""librdkafka's errors as this project's: each code that the code knows becomes one line of the right kind."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from imagebus.errors import (
+    AccessDenied,
+    ConnectionFailed,
+    PublishFailed,
+    TooLarge,
+    TransportError,
+)
+from imagebus.transports.kafka.errors import DENIED, HOPELESS, is_too_large, translate
+
+EXPECTED = {
+    **dict.fromkeys(DENIED, (AccessDenied, "these credentials lack the right")),
+    **dict.fromkeys(HOPELESS, (ConnectionFailed, "")),
+    **dict.fromkeys(
+        [KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED],
+        (TransportError, "another replier has the same transactional id"),
+    ),
+    KafkaError.MSG_SIZE_TOO_LARGE: (
+        TooLarge,
+        "message.max.bytes of this client or max.message.bytes of the topic",
+    ),
+    **dict.fromkeys(
+        [KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT],
+        (PublishFailed, "not confirmed by the brokers"),
+    ),
+}
+
+
+@pytest.mark.parametrize("code", EXPECTED, ids=lambda code: KafkaError(code).name())
+def test_each_code_is_one_line_of_the_right_kind(code: int) -> None:
+    kind, text = EXPECTED[code]
+
+    failure = translate(KafkaError(code), "sending to topic 'x'")
+
+    assert type(failure) is kind
+    assert str(failure).startswith("sending to topic 'x': ")
+    assert text in str(failure)
+    assert "\n" not in str(failure)
+    assert is_too_large(KafkaError(code)) == (kind is TooLarge)
+
+
+@pytest.mark.parametrize(
+    ("doing", "right"),
+    [("reading topic 'x'", "Read on the topic"), ("sending to topic 'x'", "Write on the topic")],
+)
+def test_the_missing_right_on_a_topic_depends_on_what_was_being_done(doing: str, right: str) -> None:
+    assert right in str(translate(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), doing))
+
+
+def test_any_other_code_is_a_failure_of_the_bus_in_librdkafkas_words() -> None:
+    error = KafkaError(KafkaError.NOT_COORDINATOR)
+
+    failure = translate(error, "committing offsets")
+
+    assert type(failure) is TransportError
+    assert str(failure) == f"committing offsets: {error.str()}"
