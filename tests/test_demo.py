@@ -39,6 +39,9 @@ def test_make_demo_works_on_a_clean_clone(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
+    assert lines[0].startswith("environment: .venv, Python 3.")
+    assert re.fullmatch(r"packages: (\d+) of \1", lines[1])
+    assert "ready" in lines
     assert sum(line.startswith("package ") for line in lines) == 20
     assert "sent 20, answered 20, failed 0, lost 0" in lines
     assert any(line.startswith("accuracy ") and line.endswith(" of 100 images") for line in lines)

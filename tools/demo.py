@@ -18,7 +18,7 @@ from typing import IO
 
 from imagebus.broker import EmbeddedBroker, stop_on_signals
 from imagebus.errors import BrokerError, ConfigError
-from imagebus.kafka_jars import KAFKA_VERSION
+from imagebus.kafka_jars import KAFKA_VERSION, kafka_jars
 from imagebus.processes import kill_child, start_child, stop_child
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +33,8 @@ def main() -> int:
     broker = EmbeddedBroker()  # on free ports: 9092 may be somebody's
     stop_on_signals(broker)
     try:
+        kafka_jars()  # shows how far the download is; the broker finds them in the cache
+        say("ready")
         with broker:
             return demonstrate(broker)
     except KeyboardInterrupt:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
 import subprocess
 import sys
 import tomllib
@@ -19,6 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
+# How pip's lines on a package begin; "Processing" is of a file on this machine.
+TAKEN_UP = re.compile(
+    r"(Collecting|Ignoring|Requirement already satisfied:) (?P<name>[\w.-]+)|Processing (\S*/)?(?P<file>[\w.]+)-"
+)
+LAST_LINES = 6  # of pip's, shown when it fails: its error, and often the reason before it
 
 
 def requirements(lock: str, groups: set[str]) -> str:
@@ -58,36 +65,102 @@ def install(folder: Path, wanted: str, name: str, *options: str) -> None:
     stamp = folder / f"installed-{name}"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
         return
-    make_environment(folder)
-    listing = folder / "requirements.txt"
-    listing.write_text(wanted, encoding="utf-8")
-    print(f"installing {wanted.count('==')} locked packages: {name}", flush=True)
-    if not run(folder, "-m", "pip", "install", *options, "--only-binary=:all:", "-r", str(listing)):
-        sys.exit("pip could not install the packages; its last lines say why")
-    stamp.write_text(digest, encoding="utf-8")
+    try:
+        make_environment(folder)
+        install_packages(folder, wanted, *options)
+        stamp.write_text(digest, encoding="utf-8")
+    except OSError as error:
+        sys.exit(f"{error.filename or folder}: {error.strerror}")
 
 
 def make_environment(folder: Path) -> None:
     """Make an environment with pip in it, unless it is there: whole, or as Poetry makes it, without pip."""
+    line = f"environment: {folder.name}, Python {platform.python_version()}"
+    show(f"{line} …")
     there = (folder / "bin" / "python").exists()
-    if there and (run(folder, "-c", "import pip", quiet=True) or run(folder, "-m", "ensurepip")):
-        return
-    print(f"making a virtual environment in {folder.name}", flush=True)
-    try:
-        venv.create(folder, with_pip=True, clear=True)  # an interrupted set-up leaves half of one
-    except subprocess.CalledProcessError:
-        sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
+    if not there or not (run(folder, "-c", "import pip") or run(folder, "-m", "ensurepip")):
+        try:
+            venv.create(folder, with_pip=True, clear=True)  # an interrupted set-up leaves half of one
+        except subprocess.CalledProcessError:
+            show(line, done=True)
+            sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
+    show(line, done=True)
 
 
-def run(folder: Path, *arguments: str, quiet: bool = False) -> bool:
-    """Whether the environment's Python ran with success; its output is the progress that is shown."""
-    command = [str(folder / "bin" / "python"), *arguments]
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return subprocess.run(command, env=environment, capture_output=quiet, check=False).returncode == 0
+def install_packages(folder: Path, wanted: str, *options: str) -> None:
+    """Run pip, and count the packages that it takes up; what it prints goes to a file."""
+    listing, log = folder / "requirements.txt", folder / "pip.log"
+    listing.write_text(wanted, encoding="utf-8")
+    left = {normal(line.partition("==")[0]) for line in wanted.splitlines() if re.match(r"[\w.-]+==", line)}
+    total, lines = len(left), []
+    show(f"packages: 0 of {total}")
+    with log.open("w", encoding="utf-8") as file:
+        command = [
+            "-m",
+            "pip",
+            "install",
+            *options,
+            "--only-binary=:all:",
+            "--progress-bar=off",
+            "-r",
+            str(listing),
+        ]
+        pip = start(folder, *command)
+        with pip:
+            assert pip.stdout
+            for line in pip.stdout:
+                file.write(line)
+                lines.append(line)
+                said = TAKEN_UP.match(line)
+                name = normal(said["name"] or said["file"]) if said else ""
+                if name in left:
+                    left.remove(name)
+                    total -= line.startswith("Ignoring")  # for another system
+                    show(f"packages: {total - len(left)} of {total}")
+                elif line.startswith("Installing collected packages"):
+                    show(f"packages: {total - len(left)} of {total}, unpacking …")
+    show(f"packages: {total - len(left)} of {total}", done=True)
+    if pip.returncode:
+        telling = [line for line in lines if line.strip() and not line.startswith(("Ignoring", "Looking in"))]
+        print("".join(telling[-LAST_LINES:]), end="", file=sys.stderr)
+        sys.exit(f"pip could not install the packages; all that it said is in {log}")
+
+
+def normal(name: str) -> str:
+    """The name of a package, as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def show(line: str, *, done: bool = False) -> None:
+    """A step's line: on a terminal written over the one before; elsewhere printed when the step is done."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{line}", end="\n" if done else "", flush=True)
+    elif done:
+        print(line, flush=True)
+
+
+def run(folder: Path, *arguments: str) -> bool:
+    """Whether the environment's Python ran with success."""
+    with start(folder, *arguments) as process:
+        process.communicate()
+    return process.returncode == 0
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The environment's Python, with all that it says on one pipe."""
+    return subprocess.Popen(
+        [str(folder / "bin" / "python"), *arguments],
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
 if __name__ == "__main__":
     try:
         main(set(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell says it; the next run takes up where this one stopped
+        print("\nstopped; the next run takes up where this one stopped", file=sys.stderr)
+        sys.exit(130)  # as a shell says it
