@@ -11,10 +11,8 @@ first use, so that importing the package costs next to nothing.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
@@ -23,6 +21,9 @@ __version__ = "0.1.0"
 @cache
 def _homes() -> dict[str, str]:
     """The module of each public name."""
+    import re  # here, as `import imagebus` alone needs neither
+    from pathlib import Path
+
     stub = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
     return {name: home for home, name in re.findall(r"^from (\S+) import (\w+) as ", stub, re.MULTILINE)}
 
