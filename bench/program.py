@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from bench import measure
+from imagebus.broker.processes import kill_child, start_child, stop_child
 from imagebus.errors import ImageBusError
-from imagebus.processes import kill_child, start_child, stop_child
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,8 +22,8 @@ from bench.ground import Ground, lay_ground
 from bench.program import ROOT
 from imagebus import cli
 from imagebus.broker import EmbeddedBroker, stop_on_signals
+from imagebus.broker.jars import KAFKA_VERSION
 from imagebus.errors import ConfigError
-from imagebus.kafka_jars import KAFKA_VERSION
 
 log = logging.getLogger("bench")
 

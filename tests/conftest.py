@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 
 from imagebus.broker import EmbeddedBroker
+from imagebus.broker.jars import kafka_jars
 from imagebus.errors import BrokerError
-from imagebus.kafka_jars import kafka_jars
 from tools.pubsub_emulator import PubSubEmulator, what_is_missing, write_account
 
 from .buses import Bus

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from imagebus.processes import kill_child, start_child
+from imagebus.broker.processes import kill_child, start_child
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 60.0  # for whatever a test waits for; a test that needs all of it has failed

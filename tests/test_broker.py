@@ -12,11 +12,12 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export them
 
-from imagebus.broker import EmbeddedBroker, main
+from imagebus.broker import EmbeddedBroker
+from imagebus.broker.__main__ import main
+from imagebus.broker.jars import cache_folder, kafka_jars, locked_jars
+from imagebus.broker.ports import free_ports
+from imagebus.broker.processes import descendants
 from imagebus.errors import BrokerError, ConfigError
-from imagebus.kafka_jars import cache_folder, kafka_jars, locked_jars
-from imagebus.ports import free_ports
-from imagebus.processes import descendants
 
 from .programs import SECONDS, Program, python, wait_until_gone
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imagebus.processes import descendants
+from imagebus.broker.processes import descendants
 
 from .docs.pages import README, blocks, documented
 from .programs import ROOT, python, wait_until_gone

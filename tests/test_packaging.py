@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import imagebus
-from imagebus.ports import free_ports
+from imagebus.broker.ports import free_ports
 from tools.install import requirements
 
 from .programs import ROOT, Program

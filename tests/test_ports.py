@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from imagebus import ports
+from imagebus.broker import ports
 
 from .programs import Program
 
 TAKES_TWO = """
 import signal
-from imagebus.ports import free_ports
+from imagebus.broker.ports import free_ports
 print(*free_ports(2), flush=True)
 signal.pause()
 """

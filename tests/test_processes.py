@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 
-from imagebus.processes import kill_child, start_child, stop_child
+from imagebus.broker.processes import kill_child, start_child, stop_child
 
 from .programs import SECONDS, wait_until_gone
 
 PARENT = """
 import signal, sys
-from imagebus.processes import start_child
+from imagebus.broker.processes import start_child
 child = start_child([sys.executable, "-c", "print('running', flush=True); import signal; signal.pause()"])
 print(child.pid, flush=True)
 signal.pause()

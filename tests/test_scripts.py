@@ -26,7 +26,7 @@ from PIL import Image
 
 from imagebus import OnnxClassifier, load_images
 from imagebus.broker import EmbeddedBroker
-from imagebus.ports import free_ports
+from imagebus.broker.ports import free_ports
 
 from .buses import Bus, records
 from .programs import ROOT, python

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from imagebus.broker import EmbeddedBroker, stop_on_signals
+from imagebus.broker.jars import KAFKA_VERSION, kafka_jars
+from imagebus.broker.processes import kill_child, start_child, stop_child
 from imagebus.errors import BrokerError, ConfigError
-from imagebus.kafka_jars import KAFKA_VERSION, kafka_jars
-from imagebus.processes import kill_child, start_child, stop_child
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 20

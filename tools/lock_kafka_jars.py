@@ -1,15 +1,15 @@
-"""Write imagebus/kafka_jars.lock anew, for a new version of Kafka:
+"""Write imagebus/broker/jars.lock anew, for a new version of Kafka:
 
     python3 -m tools.lock_kafka_jars
 
-Set `KAFKA_VERSION` in imagebus/kafka_jars.py first, and look at the difference afterwards.
+Set `KAFKA_VERSION` in imagebus/broker/jars.py first, and look at the difference afterwards.
 """
 
 import hashlib
 
 import jgo
 
-from imagebus.kafka_jars import KAFKA_VERSION, LOCK_FILE
+from imagebus.broker.jars import KAFKA_VERSION, LOCK_FILE
 
 # Kafka logs through SLF4J 1.7 and prints nothing without a binding for it. The "!" keeps log4j's own
 # dependency management out: without it, it swaps kafka-clients for an older release.

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from google.pubsub_v1 import PublisherClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
-from imagebus.ports import free_ports
-from imagebus.processes import Child, descendants, kill_child, start_child
+from imagebus.broker.ports import free_ports
+from imagebus.broker.processes import Child, descendants, kill_child, start_child
 
 SECONDS = 60.0  # until it answers
 LOOK = 0.05  # seconds between two tries to connect

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagebus.broker import EmbeddedBroker
-from imagebus.ports import free_ports
+from imagebus.broker.ports import free_ports
 
 from .conftest import Start, Write
 

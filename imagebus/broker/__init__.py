@@ -9,14 +9,11 @@ first start fetches Apache Kafka, and nothing is installed.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import fcntl
 import json
-import logging
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,15 +21,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-import imagebus
+from imagebus.broker.jars import find_java, kafka_jars
+from imagebus.broker.node import Node, Runtime, new_id
+from imagebus.broker.ports import bind_error, free_ports
 from imagebus.errors import BrokerError, ConfigError
-from imagebus.kafka_jars import KAFKA_VERSION, find_java, kafka_jars
-from imagebus.kafka_node import Node, Runtime, new_id
-from imagebus.ports import bind_error, free_ports
 
 START_LIMIT = 60.0  # seconds until all nodes are ready; a slow machine's first start is the measure
 POLL = 0.02  # seconds between two looks at starting nodes
-WATCH = 0.1  # seconds between two looks at running nodes
 
 SERVER_PROPERTIES = {
     "log.dirs": "log",  # in the node's folder, where its process runs
@@ -262,29 +257,6 @@ def _open_cluster(folder: Path, nodes: int) -> str:
     return cluster_id
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns 0 after Ctrl-C or SIGTERM, 2 for a wrong flag, 1 for the rest."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m imagebus.broker",
-        description="Real Apache Kafka on this machine, on loopback only. Ctrl-C stops it.",
-    )
-    parser.add_argument("--port", type=int, default=9092, help="for clients (default: %(default)s)")
-    parser.add_argument("--nodes", type=int, default=1, choices=(1, 3), help="1, or 3 with copies on each")
-    parser.add_argument("--data", metavar="DIR", help="keep topics and offsets there")
-    parser.add_argument("--version", action="version", version=f"imagebus {imagebus.__version__}")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("imagebus").setLevel(logging.INFO)
-    try:
-        _serve(EmbeddedBroker(options.port, options.nodes, options.data))
-    except KeyboardInterrupt:
-        return 0
-    except (ConfigError, BrokerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    return 0
-
-
 def stop_on_signals(broker: EmbeddedBroker) -> None:
     """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; another one cuts the broker's stop short."""
 
@@ -296,21 +268,3 @@ def stop_on_signals(broker: EmbeddedBroker) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
-
-
-def _serve(broker: EmbeddedBroker) -> None:
-    """Run until a signal raises KeyboardInterrupt, or a node dies and `check` raises BrokerError."""
-    stop_on_signals(broker)
-    with broker:
-        where = f"in {broker.data}" if broker.data else "in a temporary folder"
-        print(
-            f"ready: Apache Kafka {KAFKA_VERSION} on {broker.bootstrap}, data {where} (Ctrl-C stops it)",
-            flush=True,
-        )
-        while True:
-            broker.check()
-            time.sleep(WATCH)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

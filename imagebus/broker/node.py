@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagebus.broker.jars import KAFKA_VERSION, Java, cache_folder
+from imagebus.broker.processes import Child, kill_child, start_child, stop_child
 from imagebus.errors import BrokerError
-from imagebus.kafka_jars import KAFKA_VERSION, Java, cache_folder
-from imagebus.processes import Child, kill_child, start_child, stop_child
 
 STOP_LIMIT = 10.0  # seconds to close the logs and leave the cluster
 ARCHIVE_LIMIT = 60.0  # seconds for a stop that also writes the class archive

@@ -1,6 +1,6 @@
 """What the embedded broker runs on: Apache Kafka's jars and a Java.
 
-The jars come from Maven through `jgo`, one by one, as `kafka_jars.lock` lists them. Each is checked
+The jars come from Maven through `jgo`, one by one, as `jars.lock` lists them. Each is checked
 against its SHA-256 there, when it is fetched and at every start, and kept in the user's cache: after
 the first start no network is needed. The lock file is made by `tools/lock_kafka_jars.py`.
 """
@@ -25,7 +25,7 @@ from imagebus.errors import BrokerError, ConfigError
 KAFKA_VERSION = "4.4.0"
 OLDEST_JAVA = 17  # what Kafka 4's brokers need
 INSTALL = "poetry install --with broker"
-LOCK_FILE = Path(__file__).with_name("kafka_jars.lock")
+LOCK_FILE = Path(__file__).with_name("jars.lock")
 FETCH_TIMEOUT = 15  # seconds without an answer from Maven
 
 log = logging.getLogger(__name__)
