@@ -118,7 +118,7 @@ def main() -> int:
 def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
     if args.runtime == "keras":
         try:
-            from cnn_minst import KerasClassifier  # TensorFlow: only for those who ask for it
+            from training.serving import KerasClassifier  # TensorFlow: only for those who ask for it
 
             return KerasClassifier(args.model or shipped("models/fashion.keras"))
         except (ImportError, OSError, ValueError) as error:

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 from imagebus.images import SAMPLE
+from training.data import LABELS
 from training.export import export_onnx
-from training.vocabulary import LABELS
 
 SEED = 2017
 EPOCHS = 5  # of the sample's 1,000 images

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from onnx import load as load_onnx
 
-import cnn_minst
-from cnn_minst import FILES, LABELS, MODELS, CNNFashion, KerasClassifier, grey_levels, load_data
+from cnn_minst import CNNFashion
 from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
 from imagebus.wire.pixels import encode_request
@@ -24,20 +23,23 @@ from imagebus.wire.replies import encode_reply
 from imagebus.wire.requests import read_request
 from imagebus.wire.results import Reply, decode_reply
 from tests.on_jax import run_on_jax
-from training.card import Facts
+from training import data as training_data
+from training.data import FILES, LABELS, grey_levels, load_data
 from training.export import version_of
+from training.facts import Facts
 from training.networks import build_network
 from training.optimizer import Muon
 from training.recipe import read_recipe
+from training.serving import KerasClassifier
+from training.sizes import MODELS, SIZES, file_name
 from training.train import hold_out
-from training.vocabulary import SIZES, file_name
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 # Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
-FLOORS = {"tiny": 0.93, "base": 0.947, "large": 0.955}  # of all 10,000 test images, the share that is right
+FLOORS = {"tiny": 0.93, "base": 0.947, "large": 0.955}  # accuracy on all 10,000 test images
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
     """The given folder, Keras's cache and Debian's folder, all of them empty; a download meets a closed port."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(cnn_minst, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(training_data, "DEBIAN", tmp_path / "debian")
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:1")
     return tmp_path / "given", tmp_path / "keras" / "datasets" / "fashion-mnist", tmp_path / "debian"
@@ -372,13 +374,14 @@ def test_training_on_fashion_mnist_tells_its_accuracy_and_writes_files_and_card(
         "fashion-reliability.png",
         "fashion.json",
         "fashion.keras",
+        "fashion.md",
         "fashion.onnx",
     ]
-    card = (models / "README.md").read_text(encoding="utf-8")
+    card = (models / "fashion.md").read_text(encoding="utf-8")
     assert "CNNFashion().fit(epochs=2)" in card
-    assert "## Under other conditions" in card
-    assert f"**{accuracy:.2%}** of the 100 test images are right (in floats" in card
-    assert "183 training images trained the network, 17 were held out" in card
+    assert "## Shifted, noisy and blurred images" in card
+    assert f"**{accuracy:.2%}** on the 100 test images in 8 bits" in card
+    assert "trained on 183 images; 17 others were held out" in card
     assert network.evaluate(data=data) == in_floats
 
 
@@ -391,14 +394,18 @@ def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_c
     teacher.network = build_network("base")
     teacher.save(models)
     kept = contents(models)
+    del kept["README.md"]  # the index, which will list both
     network = CNNFashion("tiny")
 
     network.fit(recipe="long", epochs=1, data=data, models=models)
 
     card = (models / "fashion-tiny.md").read_text(encoding="utf-8")
     assert 'CNNFashion("tiny").fit(recipe="long", epochs=1)' in card
-    assert "is what `base` says of the same image" in card
+    assert "is the answer of `base` to the same image" in card
     assert kept.items() <= contents(models).items()
+    index = (models / "README.md").read_text(encoding="utf-8")
+    assert "(fashion-tiny.md)" in index
+    assert "(fashion.md)" in index
     assert OnnxClassifier(models / "fashion-tiny.onnx").model.name == "fashion-tiny"
     loaded = CNNFashion.load(models, size="tiny")
     np.testing.assert_array_equal(loaded.predict(images).probabilities, network.predict(images).probabilities)
@@ -426,11 +433,11 @@ CNNFashion("tiny").fit(epochs=2, data={str(data)!r})
     )
     report = network.report
     assert report is not None
-    assert str(report) in done.stdout  # the same epoch is kept, and right as often
+    assert str(report) in done.stdout  # the same epoch is kept, with the same accuracy
     assert "Epoch" not in capsys.readouterr().out  # nothing is trained again
     _, held_out = hold_out(100)
     assert network.evaluate(sample[0][:100][held_out], sample[1][:100][held_out]) == max(report.accuracies)
-    assert "Keras on jax (cpu:0)" in (tmp_path / "models" / "fashion-tiny.md").read_text(encoding="utf-8")
+    assert "by Keras on jax (cpu:0)" in (tmp_path / "models" / "fashion-tiny.md").read_text(encoding="utf-8")
 
 
 def test_on_jax_a_network_learns_from_the_one_that_was_trained_there_before(
@@ -451,7 +458,7 @@ CNNFashion("tiny").fit(recipe="long", epochs=1, **{where})
     assert done.returncode == 0, done.stderr
     assert "Epoch" not in capsys.readouterr().out  # nothing is trained again
     assert network.report is not None
-    assert f"The teacher is version {version_of(teacher.network)}." in network.report.recipe
+    assert network.report.teacher == version_of(teacher.network)
 
 
 def test_a_teacher_that_is_not_there_is_named_before_the_training(
@@ -497,13 +504,13 @@ def test_the_card_of_a_network_trained_on_own_images_claims_no_accuracy(
     (tmp_path / "fashion-confusion.png").write_bytes(b"of an earlier network")
 
     fitted.save(tmp_path)
-    own = (tmp_path / "README.md").read_text(encoding="utf-8")
+    own = (tmp_path / "fashion.md").read_text(encoding="utf-8")
     CNNFashion.load(tmp_path).save(tmp_path)
-    loaded = (tmp_path / "README.md").read_text(encoding="utf-8")
+    loaded = (tmp_path / "fashion.md").read_text(encoding="utf-8")
 
-    assert "its accuracy on Fashion-MNIST is not measured here" in own
+    assert "The accuracy on Fashion-MNIST was not measured" in own
     assert "CNNFashion().fit(trainX, trainY, epochs=8)" in own
-    assert "its training is not known here" in loaded
+    assert "nothing is known here of its training" in loaded
     for card in (own, loaded):
         assert "## Accuracy" not in card
         assert "Zalando" not in card
@@ -635,12 +642,11 @@ def test_code_in_a_keras_file_is_not_run(tmp_path: Path) -> None:
 
 
 def card_of(size: str) -> str:
-    name = "README.md" if size == "base" else f"{file_name(size)}.md"
-    return (MODELS / name).read_text(encoding="utf-8")
+    return (MODELS / f"{file_name(size)}.md").read_text(encoding="utf-8")
 
 
 def stated_accuracy(size: str) -> float:
-    found = re.search(r"\*\*([0-9.]+)%\*\* of the 10,000 test images are right", card_of(size))
+    found = re.search(r"\*\*([0-9.]+)%\*\* on the 10,000 test images", card_of(size))
     assert found
     return float(found[1]) / 100
 
@@ -651,7 +657,7 @@ def test_a_shipped_network_reaches_its_floor_on_all_test_images_by_its_card(size
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_shipped_files_agree_and_are_right_on_the_sample_as_often_as_the_card_says(
+def test_the_shipped_files_agree_and_are_as_accurate_on_the_sample_as_the_card_says(
     size: str, sample: tuple[Array, Array]
 ) -> None:
     images, labels = sample
@@ -684,8 +690,8 @@ def test_a_shipped_network_is_the_one_that_code_and_recipe_describe(size: str) -
         weight.shape for weight in network.get_weights()
     ]
     assert f"{network.count_params():,} parameters" in card_of(size)
-    assert str(recipe) in card_of(size)
-    assert f"of {recipe.epochs} is kept" in card_of(size)
+    assert "\n".join(f"- {phrase}" for phrase in recipe.in_words()) in card_of(size)
+    assert f"of {recipe.epochs} was kept" in card_of(size)
     assert 'fit(recipe="long")\n' in card_of(size)
     assert facts
     assert facts.version == version_of(shipped)

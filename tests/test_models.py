@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,28 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from cnn_minst import CNNFashion
 from imagebus.classifier import OnnxClassifier
 from imagebus.images import SAMPLE
 from tests.on_jax import run_on_jax
 from training.augmentation import augmented, mixed
-from training.card import Facts, Report, write_card
+from training.card import INDEX_TITLE, write_index
 from training.card import main as write_cards
-from training.evaluation import evaluate
+from training.checkpoint import State
+from training.data import LABELS
+from training.distillation import answers_of, taught
+from training.evaluation import Scores, evaluate, score
 from training.export import Exported, export_onnx
+from training.facts import Facts, Report, read_speed, write_speed
 from training.networks import build_for_training, build_network
 from training.quantization import of_some_columns
 from training.recipe import read_recipe
-from training.robustness import BLURS, NOISES, SHIFTS, blurred, moved, noisy, robustness
+from training.robustness import BLURS, NOISES, SHIFTS, blurred, noisy, robustness, shifted
+from training.sizes import MODELS, SIZES, TEACHER, file_name
 from training.speed import YARDSTICK, measure, two_convolutions
-from training.teaching import judgement, taught
-from training.train import State, averaged, compiled, epoch_by_fit, hold_out, train
-from training.vocabulary import LABELS, SIZES, TEACHER
+from training.train import averaged, compiled, epoch_by_fit, hold_out, train
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
@@ -253,8 +257,8 @@ def test_a_teacher_can_be_asked_about_the_mirror_image_too() -> None:
     images = np.zeros((2, 28, 28), np.uint8)
     images[0, :, 0], images[1, :, -1] = 100, 50
 
-    np.testing.assert_array_equal(judgement(BrightnessOfTheLeft(), images, both_sides=False), [[100], [0]])
-    np.testing.assert_array_equal(judgement(BrightnessOfTheLeft(), images, both_sides=True), [[50], [25]])
+    np.testing.assert_array_equal(answers_of(BrightnessOfTheLeft(), images, both_sides=False), [[100], [0]])
+    np.testing.assert_array_equal(answers_of(BrightnessOfTheLeft(), images, both_sides=True), [[50], [25]])
 
 
 def test_what_a_teacher_says_of_the_changed_images_is_learned_and_not_their_labels(
@@ -297,9 +301,9 @@ def test_images_are_moved_by_whole_pixels_onto_background() -> None:
     image = np.zeros((1, 28, 28), np.uint8)
     image[0, 10, 10] = 200
 
-    assert moved(image, 3, -2)[0, 13, 8] == 200
-    assert moved(image, 3, -2).sum() == 200
-    assert not moved(image, 0, 18).any()
+    assert shifted(image, 3, -2)[0, 13, 8] == 200
+    assert shifted(image, 3, -2).sum() == 200
+    assert not shifted(image, 0, 18).any()
 
 
 def test_blur_and_noise_keep_the_mean_grey_level() -> None:
@@ -389,10 +393,18 @@ def test_the_yardstick_has_225_thousand_weights_and_gives_probabilities(tmp_path
     assert len(path.read_bytes()) == pytest.approx(225_034 * 4, rel=0.01)
 
 
-def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
+def a_report(scores: Scores | None = None) -> Report:
+    return Report("CNNFashion().fit()", read_recipe("tiny", "short"), None, "abacus", 2, 1, [0.5], scores)
+
+
+def perfect_scores() -> Scores:
     evaluation = evaluate(np.eye(10, dtype=np.float32), np.arange(10))
-    report = Report("CNNFashion().fit()", "none", 2, 1, [0.5], evaluation, {"moved": {"1": 0.5}})
-    for facts in (Facts("fashion", "a", 3, report), Facts("fashion", "b", 3, None)):
+    return Scores(evaluation, in_floats=0.9, relabelled=1, robustness={"shift": {"1": 0.5}})
+
+
+def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
+    for report in (a_report(perfect_scores()), a_report(), None):
+        facts = Facts("fashion", "a", 3, report)
         facts.write(tmp_path)
 
         assert Facts.read(tmp_path, "fashion") == facts
@@ -400,28 +412,80 @@ def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert Facts.read(tmp_path, "fashion-tiny") is None
 
 
+def test_scores_compare_the_network_in_8_bits_with_the_one_in_floats(sample: tuple[Array, Array]) -> None:
+    images, truth = sample[0][:4], np.array([3, 4, 5, 5])
+    in_floats, in_8_bits = one_hot(truth), one_hot(np.array([3, 4, 5, 6]))
+
+    scores = score(lambda _: in_8_bits, in_floats, images, truth)
+
+    assert scores.evaluation.accuracy == 0.75
+    assert (scores.in_floats, scores.relabelled) == (1.0, 1)
+    assert str(scores).startswith("accuracy on the 4 test images: 75.00% in 8 bits")
+
+
 def test_a_card_shows_the_speed_of_the_version_that_was_timed_and_of_no_other(tmp_path: Path) -> None:
     network = CNNFashion("tiny")
     network.network = build_network("tiny")
-    evaluation = evaluate(np.eye(10, dtype=np.float32), np.arange(10))
-    network.report = Report("CNNFashion().fit()", "none", 2, 1, [0.5], evaluation)
+    network.report = a_report(perfect_scores())
     network.save(tmp_path)
-    card = tmp_path / "fashion-tiny.md"
+    card, index = tmp_path / "fashion-tiny.md", tmp_path / "README.md"
     untimed = card.read_text(encoding="utf-8")
 
     speed = measure(tmp_path, rounds=1, seconds=0.01)
-    elsewhere = {**speed, "machine": "a faster machine", "batch": 7}
-    (tmp_path / "speed.json").write_text(json.dumps([speed, elsewhere]), encoding="utf-8")
+    elsewhere = replace(speed, machine="a faster machine", batch=7)
+    write_speed(tmp_path, [speed, elsewhere])
     write_cards(tmp_path)
-    timed = card.read_text(encoding="utf-8")
+    timed, listed = card.read_text(encoding="utf-8"), index.read_text(encoding="utf-8")
     facts = Facts.read(tmp_path, "fashion-tiny")
     assert facts
-    write_card(tmp_path, replace(facts, version="another"))
+    other_weights = replace(facts, version="another")
+    other_weights.write(tmp_path)
+    write_cards(tmp_path)
 
-    assert [row["name"] for row in speed["rows"]] == ["fashion-tiny", YARDSTICK]
-    assert f"**{speed['rows'][0]['images_per_second']:,} images a second**" in timed
+    assert read_speed(tmp_path) == [speed, elsewhere]
+    assert ([each.name for each in speed.networks], speed.yardstick.name) == (["fashion-tiny"], YARDSTICK)
+    assert f"**{speed.networks[0].images_per_second:,} images/s**" in timed
     assert "in batches of 100, on " in timed
     assert "in batches of 7, on a faster machine" in timed
-    assert (tmp_path / "accuracy-speed.png").exists()
-    for other in (untimed, card.read_text(encoding="utf-8")):
-        assert "images a second" not in other
+    assert f"| {speed.networks[0].images_per_second:,} |" in listed
+    assert "images/s, a faster machine" in listed
+    assert "(accuracy-speed.png)" in listed
+    for other in (untimed, card.read_text(encoding="utf-8"), index.read_text(encoding="utf-8")):
+        assert "images/s" not in other
+    assert not (tmp_path / "accuracy-speed.png").exists()
+
+
+def test_the_index_links_the_card_of_each_saved_size_and_replaces_no_other_readme(tmp_path: Path) -> None:
+    index = tmp_path / "README.md"
+    Facts("fashion", "a", 3_000, a_report(perfect_scores())).write(tmp_path)
+    Facts("fashion-tiny", "b", 2_000, None).write(tmp_path)
+
+    write_index(tmp_path)
+    ours = index.read_text(encoding="utf-8")
+    index.write_text("somebody else's")
+    write_index(tmp_path)
+
+    assert ours.startswith(INDEX_TITLE)
+    assert "| [tiny](fashion-tiny.md) |  | 2,000 |\n| [base](fashion.md) | 100.00% | 3,000 |\n" in ours
+    assert "large" not in ours
+    assert index.read_text() == "somebody else's"
+
+
+def test_the_shipped_pages_and_pictures_are_those_that_the_figures_give(tmp_path: Path) -> None:
+    pages = {"README.md", *(f"{file_name(size)}.md" for size in SIZES)}
+    for file in MODELS.iterdir():
+        if file.suffix in (".json", ".keras", ".onnx"):
+            shutil.copy(file, tmp_path)
+
+    write_cards(tmp_path)
+
+    made, shipped = ({file.name: file for file in folder.iterdir()} for folder in (tmp_path, MODELS))
+    assert pages <= made.keys()
+    assert made.keys() == shipped.keys()
+    for name in pages:
+        assert made[name].read_text(encoding="utf-8") == shipped[name].read_text(encoding="utf-8")
+    for name in made:
+        if name.endswith(".png"):  # another font or processor may move an edge by a grey level
+            mine, theirs = (np.asarray(Image.open(files[name]), float) for files in (made, shipped))
+            assert mine.shape == theirs.shape
+            assert np.abs(mine - theirs).mean() < 1

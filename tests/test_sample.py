@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cnn_minst
 from imagebus.images import SAMPLE, load_images
 from tools import make_sample
+from training.data import LABELS, load_data
 
 
 def test_the_sample_has_a_hundred_labelled_images_of_each_class() -> None:
@@ -19,7 +19,7 @@ def test_the_sample_has_a_hundred_labelled_images_of_each_class() -> None:
 
     assert sample.images.shape == (1000, 28, 28)
     assert sample.truths is not None
-    assert Counter(sample.truths) == dict.fromkeys(cnn_minst.LABELS, 100)
+    assert Counter(sample.truths) == dict.fromkeys(LABELS, 100)
 
 
 def test_the_sample_is_small_enough_for_a_checkout() -> None:
@@ -49,7 +49,7 @@ def test_the_sample_names_its_source_and_carries_its_licence() -> None:
 
 def test_the_tool_draws_the_shipped_sample(tmp_path: Path) -> None:
     try:
-        cnn_minst.load_data()
+        load_data()
     except FileNotFoundError as missing:
         if os.environ.get("CI"):
             raise

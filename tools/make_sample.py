@@ -17,7 +17,7 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cnn_minst import LABELS, load_data  # noqa: E402 - it is beside tools/, not in a package
+from training.data import LABELS, load_data  # noqa: E402 - it is beside tools/, not installed
 
 SAMPLE = ROOT / "imagebus" / "data" / "fashion-mnist-1000.npz"
 PER_CLASS = 100

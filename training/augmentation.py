@@ -1,22 +1,22 @@
-"""Changed training images: moved, mirrored, mixed, partly overwritten. A training sees others in each epoch."""
+"""Altered training images: shifted, mirrored, mixed, partly erased. Each epoch sees other ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from training.data import Images, Probabilities
 from training.recipe import Recipe
-from training.vocabulary import Images, Probabilities
 
-SHORTEST = 6  # pixels, of a side of what is overwritten
+SHORTEST = 6  # pixels, of a side of an erased rectangle
 
 
 def augmented(
     images: Images, targets: Probabilities, recipe: Recipe, rng: np.random.Generator
 ) -> tuple[Images, Probabilities]:
-    """Images, uint8 (N, 28, 28), each changed as the recipe says by random numbers of its own, and their targets.
+    """Images, uint8 (N, 28, 28), each altered by random numbers of its own as the recipe says, and their targets.
 
-    Targets (N, 10) stay as they are, but for those of mixed images.
+    Targets (N, 10) stay as they are, except those of mixed images.
     """
     count, pixels = len(images), images.shape[1]
     shift = recipe.shift
@@ -40,9 +40,9 @@ def augmented(
 def mixed(
     images: Images, targets: Probabilities, share: float, rng: np.random.Generator
 ) -> tuple[Images, Probabilities]:
-    """A share of the images and of their targets mixed, in any proportion, with those of another image.
+    """A share of the images, and of their targets, mixed in a random proportion with another image.
 
-    mixup, with its alpha at 1 (https://arxiv.org/abs/1710.09412).
+    This is mixup with an alpha of 1 (https://arxiv.org/abs/1710.09412).
     """
     chosen = np.flatnonzero(rng.random(len(images)) < share)
     others = rng.integers(len(images), size=len(chosen))
@@ -55,7 +55,7 @@ def mixed(
 
 
 def rectangles(count: int, pixels: int, longest: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Booleans (count, pixels, pixels): in each image a rectangle somewhere is true, its sides at most `longest`."""
+    """Booleans (count, pixels, pixels): in each image a random rectangle is true, its sides at most `longest`."""
 
     def spans() -> npt.NDArray[np.bool_]:  # (count, pixels)
         sides = rng.uniform(SHORTEST, longest, size=(count, 1))

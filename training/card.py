@@ -1,116 +1,68 @@
-"""The card beside a saved network: where it comes from, how good it is, how fast.
+"""The card of each saved network (its origin, its accuracy, its speed) and the index of the sizes.
 
-    python3 -m training.card      # writes the cards of the shipped networks again, from what was measured
+    python3 -m training.card      # writes those in models/ again, from what was measured
 
-A training leaves what it measured in `NAME.json`, and `python3 -m training.speed` what it timed in `speed.json`; the
-card is made of these. Every number is measured, none typed; the same numbers give the same text.
+A training leaves its figures in `NAME.json`, and `python3 -m training.speed` leaves its own in `speed.json`; the pages
+are made of these. Every figure is measured, none is typed; the same figures give the same text.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import tomllib
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from training import pictures
-from training.evaluation import Bin, Evaluation
-from training.vocabulary import LABELS, SIZES, file_name
+from training.data import LABELS
+from training.evaluation import Evaluation, Scores
+from training.facts import Facts, Report, Speed, SpeedRun, read_speed
+from training.robustness import Robustness
+from training.sizes import MODELS, SIZES, file_name
 
-MODELS = Path(__file__).parent.parent / "models"
 PUBLISHED = Path(__file__).parent / "published.toml"
-SPEED = "speed.json"
 SPEED_PICTURE = "accuracy-speed.png"
+INDEX = "README.md"
+INDEX_TITLE = "# Trained networks\n"
+ALTERATIONS = {
+    "shift": "shift in pixels (mean of four directions)",
+    "noise": "noise in grey levels (standard deviation)",
+    "blur": "blur in pixels (standard deviation)",
+}
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a training run did and measured."""
-
-    call: str
-    recipe: str
-    trained: int  # images
-    held_out: int  # images that the best epoch was chosen by
-    accuracies: list[float]  # after each epoch, the share of the held-out images that is right
-    test: Evaluation | None = None  # on the test images of Fashion-MNIST, of the ONNX file
-    robustness: dict[str, dict[str, float]] | None = (
-        None  # the same images changed: accuracy by change and strength
-    )
-    in_floats: float | None = None  # accuracy on the test images of the `.keras` file
-
-    @property
-    def best(self) -> int:
-        """Which epoch is kept: the first of those with the highest accuracy, counted from 1."""
-        return self.accuracies.index(max(self.accuracies)) + 1
-
-    def __str__(self) -> str:
-        epochs, share = len(self.accuracies), max(self.accuracies)
-        return f"epoch {self.best} of {epochs} is kept: {share:.2%} of {self.held_out:,} held-out images are right"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that is known of a saved network. `report` is None where it came from a file."""
-
-    name: str
-    version: str
-    parameters: int
-    report: Report | None
-
-    def write(self, folder: Path) -> None:
-        """Write the facts to `NAME.json`."""
-        text = json.dumps(asdict(self), indent=1)
-        (folder / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, folder: Path, name: str) -> Facts | None:
-        """The facts that `write` wrote; None where there are none."""
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        report = content["report"]
-        if report is not None:
-            if report["test"] is not None:
-                bins = [Bin(**each) for each in report["test"]["bins"]]
-                report["test"] = Evaluation(report["test"]["confusion"], bins)
-            content["report"] = Report(**report)
-        return cls(**content)
+# --- one card --------------------------------------------------------------------------------------
 
 
 def write_card(folder: Path, facts: Facts) -> None:
     """Write the card of a network that was saved to `folder`, and its pictures.
 
-    Without an evaluation on the test images, it claims no accuracy on Fashion-MNIST. Raises `OSError` when
+    Without an evaluation on the test images, it claims no accuracy on Fashion-MNIST. Raises `OSError` if
     the folder cannot be read and written.
     """
     confusion, reliability = (folder / f"{facts.name}-{kind}.png" for kind in ("confusion", "reliability"))
     for picture in (confusion, reliability):
-        picture.unlink(missing_ok=True)  # it may be of another network
+        picture.unlink(missing_ok=True)  # it may show another network
     report = facts.report
     if report is None:
-        parts = ["It was loaded from a file and saved again: its training is not known here.\n"]
+        parts = ["It was loaded from a file and saved again: nothing is known here of its training.\n"]
     else:
         parts = [_data(report), _recipe(report)]
-        if report.test is not None:
-            pictures.draw_confusion(report.test.confusion, LABELS, confusion)
-            pictures.draw_reliability(report.test.bins, reliability)
+        if report.scores is not None:
+            evaluation = report.scores.evaluation
+            pictures.draw_confusion(evaluation.confusion, LABELS, confusion)
+            pictures.draw_reliability(evaluation.bins, reliability)
             parts += [
-                _accuracy(report, report.test, confusion.name),
-                _calibration(report.test, reliability.name),
+                _accuracy(report.scores, confusion.name),
+                _calibration(evaluation, reliability.name),
+                _robustness(report.scores.robustness),
             ]
-        if report.robustness is not None:
-            parts.append(_robustness(report.robustness))
-        parts.append(_speed(folder, facts))
-    parts.append(_files(folder, facts.name))
+    runs = read_speed(folder)
+    parts += [_throughput(facts, runs), _files(folder, facts)]
     body = "\n".join(part for part in parts if part)
-    path = folder / ("README.md" if facts.name == file_name("base") else f"{facts.name}.md")
-    path.write_text(
+    (folder / f"{facts.name}.md").write_text(
         f"""# Model card: {facts.name}
 
-Written by `CNNFashion.save()`. Version `{facts.version}`, {facts.parameters:,} parameters.
+Version `{facts.version}`, {facts.parameters:,} parameters. Generated from `{facts.name}.json` and `speed.json`.
 
 {body}""",
         encoding="utf-8",
@@ -118,48 +70,59 @@ Written by `CNNFashion.save()`. Version `{facts.version}`, {facts.parameters:,} 
 
 
 def _data(report: Report) -> str:
-    data = "Images of the caller's own; its accuracy on Fashion-MNIST is not measured here."
-    if report.test is not None:
+    data = "Images of the caller's own. The accuracy on Fashion-MNIST was not measured."
+    if report.scores is not None:
         data = f"""\
-Fashion-MNIST, 28x28 grey images of ten kinds of clothes, by Zalando Research
+Fashion-MNIST: grey images of ten kinds of clothing, 28x28 pixels, by Zalando Research
 (https://github.com/zalandoresearch/fashion-mnist), MIT licence, © 2017 Zalando SE.
-Its {report.test.images:,} test images were looked at once, at the end."""
+The {report.scores.evaluation.images:,} test images were used once, at the end."""
     return f"""## Data
 
 {data}
-{report.trained:,} training images trained the network, {report.held_out:,} were held out to choose the best epoch by.
+The network was trained on {report.trained:,} images; {report.held_out:,} others were held out to choose the best epoch.
 """
 
 
 def _recipe(report: Report) -> str:
+    phrases = report.recipe.in_words()
+    if report.teacher is not None:
+        phrases.append(f"version of that teacher: `{report.teacher}`")
+    if report.devices is not None:
+        phrases.append(f"computed by Keras on {report.devices}")
+    recipe = "\n".join(f"- {phrase}" for phrase in phrases)
+    repeated = (
+        "TensorFlow gives the same weights again, on the same machine and from the same code and recipe."
+    )
+    on_jax = report.devices is not None and report.devices.startswith("jax")
     return f"""## Recipe
 
     >>> from cnn_minst import CNNFashion
     >>> {report.call}
 
-made it. On one machine, TensorFlow gives the same weights each time; code and recipe may have moved on since:
-{report.recipe}
-In this training, {report}.
+{recipe}
+
+{str(report).capitalize()}.
+{"JAX does not promise the same weights again." if on_jax else repeated}
 """
 
 
-def _accuracy(report: Report, test: Evaluation, picture: str) -> str:
-    right = [row[place] for place, row in enumerate(test.confusion)]
+def _accuracy(scores: Scores, picture: str) -> str:
+    test = scores.evaluation
+    correct = [row[number] for number, row in enumerate(test.confusion)]
     tested = [sum(row) for row in test.confusion]
     predicted = [sum(column) for column in zip(*test.confusion, strict=True)]
     rows = "\n".join(
-        f"| {label} | {right[place] / max(1, tested[place]):.1%} | {right[place] / max(1, predicted[place]):.1%} |"
-        for place, label in enumerate(LABELS)
-    )
-    floats = (
-        f" (in floats, as in the `.keras` file: {report.in_floats:.2%})"
-        if report.in_floats is not None
-        else ""
+        f"| {label} | {right / max(1, all_of_it):.1%} | {right / max(1, called_so):.1%} |"
+        for label, right, all_of_it, called_so in zip(LABELS, correct, tested, predicted, strict=True)
     )
     return f"""## Accuracy
 
-**{test.accuracy:.2%}** of the {test.images:,} test images are right{floats}. By class: how many of its
-images are called so (recall), and how many of the images called so belong to it (precision).
+**{test.accuracy:.2%}** on the {test.images:,} test images in 8 bits, \
+{scores.in_floats:.2%} in floats (the `.keras` file).
+Quantisation changes {scores.relabelled:,} of the {test.images:,} labels.
+
+Recall is the share of a class's images that the network recognises; precision is the share of its
+predictions of a class that are correct.
 
 | class | recall | precision |
 | --- | ---: | ---: |
@@ -169,74 +132,49 @@ images are called so (recall), and how many of the images called so belong to it
 """
 
 
-def _calibration(test: Evaluation, picture: str) -> str:
+def _calibration(evaluation: Evaluation, picture: str) -> str:
     return f"""## Calibration
 
-The probability that the network states of its label and the share that is right differ by
-**{test.calibration_error:.3f}** on the mean over the test images (the expected calibration error, in ten bins).
+Expected calibration error: **{evaluation.calibration_error:.3f}**. It is the difference between confidence (the
+probability of the predicted label) and accuracy in each of ten bins, averaged over the test images.
 
-![Reliability: accuracy by stated probability]({picture})
+![Accuracy by confidence]({picture})
 """
 
 
-def _robustness(robustness: dict[str, dict[str, float]]) -> str:
+def _robustness(robustness: Robustness) -> str:
     tables = "\n\n".join(
-        f"| {change} | {' | '.join(strengths)} |\n"
+        f"| {ALTERATIONS[alteration]} | {' | '.join(strengths)} |\n"
         f"| --- |{' ---: |' * len(strengths)}\n"
-        f"| right | {' | '.join(f'{accuracy:.1%}' for accuracy in strengths.values())} |"
-        for change, strengths in robustness.items()
+        f"| accuracy | {' | '.join(f'{accuracy:.1%}' for accuracy in strengths.values())} |"
+        for alteration, strengths in robustness.items()
     )
-    return f"""## Under other conditions
+    return f"""## Shifted, noisy and blurred images
 
-The same test images, changed:
+The same test images, altered:
 
 {tables}
 """
 
 
-def _speed(folder: Path, facts: Facts) -> str:
-    """How fast this version is on each kind of machine that it was timed on; in a picture, the newest run."""
-    path = folder / SPEED
-    if not path.is_file():
-        return ""
-    known = [facts, *(Facts.read(folder, file_name(size)) for size in SIZES if file_name(size) != facts.name)]
-    parts: list[str] = []
-    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    for run in runs:
-        timed = {row["name"]: row for row in run["rows"]}
-        points = {
-            each.name: (timed[each.name]["images_per_second"], each.report.test.accuracy)
-            for each in known
-            if each and each.report and each.report.test and _is_timed(each, timed)
-        }
-        if facts.name in points:
-            if not parts:
-                pictures.draw_speed(points, _published(), folder / SPEED_PICTURE)
-            parts.append(_one_speed(timed[facts.name], timed[run["yardstick"]]["images_per_second"], run))
-    if not parts:
-        return ""
-    return "\n".join(["## Speed\n", *parts, f"![Accuracy by images a second]({SPEED_PICTURE})\n"])
+def _throughput(facts: Facts, runs: list[SpeedRun]) -> str:
+    """The speed of this version on each kind of machine that it was timed on."""
+    parts = [_one_throughput(speed, run) for run in runs if (speed := run.of(facts))]
+    return "\n".join(["## Throughput\n", *parts]) if parts else ""
 
 
-def _is_timed(facts: Facts, timed: dict[str, dict[str, Any]]) -> bool:
-    return facts.name in timed and timed[facts.name]["version"] == facts.version
-
-
-def _one_speed(row: dict[str, Any], yardstick: int, run: dict[str, Any]) -> str:
+def _one_throughput(speed: Speed, run: SpeedRun) -> str:
+    plain = run.yardstick.images_per_second
     return f"""\
-**{row["images_per_second"]:,} images a second** in batches of {run["batch"]}, on {run["machine"]};
-{row["on_one_thread"]:,} on one thread, {run["batch_on_one_thread"]} images a run ({run["runtime"]}).
-That is {row["images_per_second"] / yardstick:.2f} times the {yardstick:,} of a plain network
-with {run["yardstick"]}, timed in turns with it (`python3 -m training.speed`).
+**{speed.images_per_second:,} images/s** in batches of {run.batch}, on {run.machine};
+{speed.on_one_thread:,} images/s on one thread, in batches of {run.batch_on_one_thread} ({run.runtime}).
+That is {speed.images_per_second / plain:.2f} times the {plain:,} images/s \
+of a plain network with {run.yardstick.name}, timed in turns with it.
 """
 
 
-def _published() -> dict[str, float]:
-    return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
-
-
-def _files(folder: Path, name: str) -> str:
-    files = [folder / f"{name}.{kind}" for kind in ("onnx", "keras")]
+def _files(folder: Path, facts: Facts) -> str:
+    files = [folder / f"{facts.name}.{kind}" for kind in ("onnx", "keras")]
     rows = "\n".join(
         f"| `{file.name}` | {file.stat().st_size:,} | `{hashlib.sha256(file.read_bytes()).hexdigest()}` |"
         for file in files
@@ -247,18 +185,81 @@ def _files(folder: Path, name: str) -> str:
 | --- | ---: | --- |
 {rows}
 
-Both hold the same network: uint8 images (N, 28, 28), 0 is the background, to probabilities (N, {len(LABELS)}).
-The ONNX file that a training writes has it in 8 bits (`training/quantization.py`), the other in floats. Name, version
-and labels are in the metadata of the ONNX file. Keras writes the date into its own file: the same weights, saved
-again, give the same digest of the ONNX file only.
+Both hold the same network: it takes uint8 images (N, 28, 28), where 0 is the background, and gives probabilities
+(N, {len(LABELS)}). The `.keras` file holds it in floats; the `.onnx` file, as a training writes it, in 8 bits
+(`training/quantization.py`), with name, version and labels in its metadata. Saved again, the same weights give the
+same `.onnx` file, but another digest of the `.keras` file, since Keras writes the date into it.
 """
 
 
+# --- the index of the sizes ------------------------------------------------------------------------
+
+
+def write_index(folder: Path) -> None:
+    """Write `README.md`, one line for each size with a link to its card, and the picture of accuracy by speed.
+
+    A `README.md` that is not such an index stays.
+    """
+    path = folder / INDEX
+    if path.is_file() and not path.read_text(encoding="utf-8").startswith(INDEX_TITLE):
+        return
+    saved = {size: facts for size in SIZES if (facts := Facts.read(folder, file_name(size)))}
+    runs = [run for run in read_speed(folder) if any(run.of(facts) for facts in saved.values())]
+    rows = [
+        [
+            f"[{size}]({facts.name}.md)",
+            f"{facts.accuracy:.2%}" if facts.accuracy is not None else "",
+            *(f"{speed.images_per_second:,}" if (speed := run.of(facts)) else "" for run in runs),
+            f"{facts.parameters:,}",
+        ]
+        for size, facts in saved.items()
+    ]
+    if runs:
+        speeds = [f"{run.yardstick.images_per_second:,}" for run in runs]
+        rows.append([f"{runs[0].yardstick.name}, for comparison", "", *speeds, ""])
+    head = ["size", "accuracy", *(f"images/s, {run.machine}" for run in runs), "parameters"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    picture = _picture(folder, list(saved.values()), runs)
+    path.write_text(
+        f"""{INDEX_TITLE}
+Each size links to its card: accuracy by class and on shifted, noisy and blurred images, calibration, throughput.
+
+{table}
+
+Accuracy is that of the `.onnx` file on the test images of Fashion-MNIST. Images per second are those of ONNX Runtime
+alone on all cores, by `python3 -m training.speed`; an empty cell means that these weights were not timed there.
+{picture}
+`NAME.onnx` is the file that `replier.py` serves, `NAME.keras` the same network for Keras, and `NAME.json` the figures
+that its training measured. This page and the cards are generated from those figures and from `speed.json` by
+`python3 -m training.card`.
+""",
+        encoding="utf-8",
+    )
+
+
+def _picture(folder: Path, saved: list[Facts], runs: list[SpeedRun]) -> str:
+    """Draw accuracy by speed in the newest run, and link it; "" if nothing was timed."""
+    path = folder / SPEED_PICTURE
+    path.unlink(missing_ok=True)  # it may show other networks
+    points = {
+        facts.name: (float(speed.images_per_second), facts.accuracy)
+        for run in runs[:1]
+        for facts in saved
+        if (speed := run.of(facts)) and facts.accuracy is not None
+    }
+    if not points:
+        return ""
+    pictures.draw_speed(points, tomllib.loads(PUBLISHED.read_text(encoding="utf-8")), path)
+    return f"\n![Accuracy by images per second]({SPEED_PICTURE})\n"
+
+
 def main(folder: Path = MODELS) -> None:
-    """Write all cards again."""
+    """Write all cards and the index again."""
     for size in SIZES:
         if facts := Facts.read(folder, file_name(size)):
             write_card(folder, facts)
+    write_index(folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pictures on a card, as PNG files: the same numbers give the same bytes with the same matplotlib."""
+"""The pictures of the cards, as PNG files: the same numbers give the same bytes with the same matplotlib."""
 
 from __future__ import annotations
 
@@ -30,11 +30,9 @@ def draw_confusion(confusion: list[list[int]], labels: Sequence[str], path: Path
 
 
 def draw_reliability(bins: Sequence[Bin], path: Path) -> None:
-    """How often a network is right, by how sure it says it is."""
+    """Accuracy by confidence, beside the diagonal of a perfectly calibrated network."""
     figure = _figure(5, 4.5)
-    axes = figure.add_subplot(
-        xlabel="probability it states", ylabel="share that is right", xlim=(0, 1.1), ylim=(0, 1)
-    )
+    axes = figure.add_subplot(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.1), ylim=(0, 1))
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
     axes.plot([each.confidence for each in bins], [each.accuracy for each in bins], marker="o")
     for each in bins:
@@ -45,15 +43,15 @@ def draw_reliability(bins: Sequence[Bin], path: Path) -> None:
             textcoords="offset points",
             fontsize=8,
         )
-    axes.set_title("beside each point: how many images", fontsize=9)
+    axes.set_title("beside each point: the number of images", fontsize=9)
     _save(figure, path)
 
 
 def draw_speed(points: dict[str, tuple[float, float]], published: dict[str, float], path: Path) -> None:
-    """Networks as points, accuracy by images a second; published accuracies as lines, whose speed is not known."""
+    """Networks as points, accuracy by images a second; published accuracies as lines, since their speed is unknown."""
     figure = _figure(7.5, 5)
     axes = figure.add_subplot(
-        xlabel="images a second", ylabel="test images right, %", xscale="log", xlim=(800, 400_000)
+        xlabel="images/s", ylabel="accuracy on the test images, %", xscale="log", xlim=(800, 400_000)
     )
     for name, accuracy in published.items():
         axes.axhline(100 * accuracy, color="grey", linewidth=0.8, linestyle=":")
@@ -66,10 +64,10 @@ def draw_speed(points: dict[str, tuple[float, float]], published: dict[str, floa
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # only a card with a picture waits for it
+    from matplotlib.figure import Figure  # not at the top: only a card with pictures waits for it
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=100, metadata={"Software": None})  # not which matplotlib drew it
+    figure.savefig(path, dpi=100, metadata={"Software": None})  # leaves out which matplotlib drew it

@@ -1,11 +1,11 @@
-"""The network in whole numbers of 8 bits, which a processor multiplies several times as fast as floats.
+"""Quantisation: the network in 8-bit integers, which a processor multiplies several times as fast as floats.
 
-Weights become int8, with a scale for each channel; what flows between the layers becomes uint8, with a scale for
-each layer that is found by letting images through. The images are uint8 as they come: that a pixel is 1/255 of its
-grey level is one more scale. The last layer stays in floats, lest probabilities be steps of 1/255.
+Weights become int8, with a scale for each channel; activations become uint8, with a scale for each layer, which is
+found by passing images through. The images are uint8 already: the factor from grey levels to pixels, 1/255, is one
+more scale. The last layer stays in floats, since probabilities would otherwise be multiples of 1/255.
 
 Method: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference", 2018, after the training; done by ONNX Runtime's own tool.
+Inference", 2018, applied after the training; done by ONNX Runtime's own tool.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from onnx.numpy_helper import from_array, to_array
 from onnxruntime import quantization as tool
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from training.vocabulary import Images
+from training.data import Images
 
-BATCH = 100  # images that are let through at a time
+BATCH = 100  # images passed through at a time
 SCALED = "scaled"  # pixels, from 0 to 1
-SCALING = {"Cast", "Mul", "Add"}  # the operators that make them of images
+SCALING = {"Cast", "Mul", "Add"}  # the operators that compute them from images
 COLUMNS = 4  # a divisor of 28
 
 
 def quantized(model: Any, images: Images) -> Any:
-    """The ONNX model of one of the networks in 8 bits, by uint8 images (N, 28, 28) like those that it will see."""
+    """One of the networks, an ONNX model, in 8 bits; the scales are found with images like those it will classify."""
     floats = onnx.ModelProto()
     floats.CopyFrom(model)
     _begin_with_scaled_pixels(floats.graph)
     _take_some_columns_at_once(floats.graph)
-    add_pre_process_metadata(floats)  # so that the tool does not ask for what it would do before
+    add_pre_process_metadata(floats)  # the tool would else ask for a step that is not needed
     nodes = floats.graph.node
     kinds = [node.op_type for node in nodes]
     first = nodes[kinds.index("Conv")].input[1]
-    last = max(place for place, kind in enumerate(kinds) if kind in ("MatMul", "Gemm"))
-    # Where a processor has no VNNI, products of 8 bits are added in pairs, and cut off where the sum has more than
-    # 16. That happens with pixels, of which neighbours are often white, and hardly ever later: 7 bits for those.
+    last = max(position for position, kind in enumerate(kinds) if kind in ("MatMul", "Gemm"))
+    # A processor without VNNI adds 8-bit products in pairs, and clips sums that need more than 16 bits. That happens
+    # with pixels, since neighbours are often both white, and hardly ever later: so the first weights get 7 bits.
     seven = {"axis": 0, "quant_type": tool.QuantType.QInt8, "reduce_range": True}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
@@ -62,7 +62,7 @@ def quantized(model: Any, images: Images) -> Any:
 
 
 class _Reader(tool.CalibrationDataReader):  # type: ignore[misc]
-    """Lets images through, as scaled pixels."""
+    """Passes images through, as scaled pixels."""
 
     def __init__(self, images: Images) -> None:
         self._parts = iter(np.array_split(images, math.ceil(len(images) / BATCH)))
@@ -74,7 +74,7 @@ class _Reader(tool.CalibrationDataReader):  # type: ignore[misc]
 
 
 def _begin_with_scaled_pixels(graph: Any) -> None:
-    """Leave out the nodes that make scaled pixels of images; the graph takes those, float32 (N, 28, 28)."""
+    """Remove the nodes that scale the pixels; the graph then takes scaled ones, float32 (N, 28, 28)."""
     count = [node.op_type in SCALING for node in graph.node].index(False)
     graph.node[count].input[0] = SCALED
     del graph.node[:count]
@@ -82,7 +82,7 @@ def _begin_with_scaled_pixels(graph: Any) -> None:
 
 
 def _begin_with_images(graph: Any) -> None:
-    """Take images again: uint8 (N, 28, 28) is what scaled pixels are in 8 bits."""
+    """Take images again: scaled pixels in 8 bits are the uint8 (N, 28, 28) that come."""
     scale = from_array(np.array(1 / 255, np.float32), "pixel_scale")
     zero = from_array(np.array(0, np.uint8), "pixel_zero")
     graph.initializer.extend([scale, zero])
@@ -91,13 +91,13 @@ def _begin_with_images(graph: Any) -> None:
 
 
 def _take_some_columns_at_once(graph: Any) -> None:
-    """Let the first convolution, 3x3 of one channel, take four columns as four channels, and make four at once.
+    """Let the first convolution, 3x3 of one channel, read four columns as four channels, and compute four at once.
 
-    The numbers stay the same. But in 8 bits a convolution first collects the pixels that each of its results is
-    made of, one channel at a time, and for the first one that takes a third of a network's time: this way a
-    quarter as many are collected.
+    The results stay the same. But a convolution in 8 bits first gathers the pixels that each result needs, channel by
+    channel, and for the first convolution that takes a third of a network's time: this way it gathers
+    a quarter as many.
     """
-    _, convolution, relu = graph.node[:3]  # the first gives the pixels a channel, in the order of one layout
+    _, convolution, relu = graph.node[:3]  # the first gives the pixels a channel dimension
     rest = graph.node[3:]
     for tensor in graph.initializer:
         if tensor.name == convolution.input[1]:
@@ -134,10 +134,10 @@ def _take_some_columns_at_once(graph: Any) -> None:
 
 
 def of_some_columns(kernels: Any) -> Any:
-    """Kernels (channels, 1, 3, 3) for each of four columns, of four columns: (4 * channels, 4, 3, 3)."""
+    """Kernels (channels, 1, 3, 3), rewritten to compute four columns from four columns: (4 * channels, 4, 3, 3)."""
     wide = np.zeros((COLUMNS, len(kernels), COLUMNS, 3, 3), np.float32)
     for column in range(COLUMNS):
         for step in (-1, 0, 1):
-            group, place = divmod(column + step, COLUMNS)  # of the column that lies so far to the right
-            wide[column, :, place, :, 1 + group] = kernels[:, 0, :, 1 + step]
+            group, within = divmod(column + step, COLUMNS)  # where the column `step` to the right is found
+            wide[column, :, within, :, 1 + group] = kernels[:, 0, :, 1 + step]
     return wide.reshape(-1, COLUMNS, 3, 3)

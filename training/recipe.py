@@ -13,7 +13,7 @@ NAMES = {"muon": "Muon", "adamw": "AdamW"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training does; `recipes/base.toml` explains each number."""
+    """All that is chosen for a training; `recipes/base.toml` explains each number."""
 
     epochs: int
     batch: int  # images
@@ -31,27 +31,45 @@ class Recipe:
     teaching: float  # share of the targets that the teacher gives
     both_sides: bool  # whether it is asked about the mirror image too
 
-    def __str__(self) -> str:
-        lines = [
-            f"{self.epochs} epochs in batches of {self.batch}; images moved by up to {self.shift} pixels, "
-            f"{self.mirrored:.0%} of them mirrored,",
-            f"{self.mixed:.0%} mixed with another one, a rectangle of noise of up to {self.longest} pixels a side "
-            f"in {self.erased:.0%};",
-            f"{NAMES[self.optimizer]}, its learning rate up to {self.learning_rate} in the first epoch and then down "
-            "along a cosine,",
-            f"weight decay {self.weight_decay}; labels smoothed by {self.smoothing}; weights averaged "
-            f"({self.average} kept in a step).",
+    def in_words(self) -> list[str]:
+        """A phrase for each thing that the training does."""
+        phrases = [
+            f"{self.epochs} epochs in batches of {self.batch}",
+            f"images shifted by up to {self.shift} pixels, {self.mirrored:.0%} of them mirrored",
         ]
+        if self.mixed:
+            phrases.append(f"{self.mixed:.0%} of the images mixed with another one (mixup)")
+        if self.erased:
+            size = f"up to {self.longest} pixels a side"
+            phrases.append(
+                f"a rectangle of noise, {size}, in {self.erased:.0%} of the images (random erasing)"
+            )
+        phrases += [
+            f"{NAMES[self.optimizer]} with weight decay {self.weight_decay}",
+            f"learning rate up to {self.learning_rate}: one epoch of warm-up, then a cosine to 0",
+        ]
+        if self.smoothing:
+            phrases.append(f"labels smoothed by {self.smoothing}")
+        phrases.append(f"weights averaged: {self.average} of the average kept in each step")
         if self.teacher:
-            asked = "the same image and its mirror image" if self.both_sides else "the same image"
-            lines.append(f"{self.teaching:.0%} of each target is what `{self.teacher}` says of {asked}.")
-        return "\n".join(lines)
+            images = "the same image and its mirror image" if self.both_sides else "the same image"
+            phrases.append(
+                f"{self.teaching:.0%} of each target is the answer of `{self.teacher}` to {images}"
+            )
+        return phrases
 
 
-def read_recipe(size: str, version: str) -> Recipe:
-    """The recipe of a size in its version, "short" or "long". Raises `ValueError` for another version."""
+def read_recipe(size: str, version: str, epochs: int | None = None) -> Recipe:
+    """The recipe of a size in its version, "short" or "long", with another number of epochs if one is given.
+
+    Raises `ValueError` for another version, and for less than one epoch.
+    """
     if version not in ("short", "long"):
         raise ValueError(f"recipe is {version!r}, expected 'short' or 'long'")
     content: dict[str, Any] = tomllib.loads((RECIPES / f"{size}.toml").read_text(encoding="utf-8"))
     values = content | content[version]
+    if epochs is not None:
+        values["epochs"] = epochs
+    if values["epochs"] < 1:
+        raise ValueError(f"epochs is {epochs}, expected at least 1")
     return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})

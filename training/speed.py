@@ -1,14 +1,13 @@
-"""How many images a second the saved networks classify, beside a plain network of two convolutions.
+"""How many images per second the saved networks classify, compared with a plain network of two convolutions.
 
     python3 -m training.speed     # on a quiet machine; writes models/speed.json and the cards
 
-All are timed in turns, so that a slower moment of the machine meets each of them. The file keeps the last run on each
-kind of machine, the newest first.
+They are timed in turns, so that a slow moment of the machine affects them all. The file keeps the last run on each kind
+of machine, the newest first.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -17,16 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; else a thread of it starts
-
 import numpy as np
 import onnxruntime as ort
 
-from training.card import MODELS, SPEED
 from training.card import main as write_cards
-from training.vocabulary import SIZES, Images, file_name
+from training.data import Images
+from training.facts import Speed, SpeedRun, read_speed, write_speed
+from training.sizes import MODELS, SIZES, file_name
 
-YARDSTICK = "two convolutions"  # what a first lesson on images builds
+YARDSTICK = "two convolutions"  # the network of many tutorials
 TWO_CONVOLUTIONS = """
 <ir_version: 8, opset_import: ["": 17]>
 two_convolutions (uint8[N, 28, 28] images) => (float[N, 10] probabilities) {
@@ -59,7 +57,7 @@ TWO_CONVOLUTIONS_WEIGHTS = {
     "b4": (10,),
 }
 BATCH = 100  # images
-BATCH_ON_ONE_THREAD = 64  # images; what a replier puts into one run
+BATCH_ON_ONE_THREAD = 64  # images; the most that a replier puts into one run
 ROUNDS = 9
 SECONDS = 0.3  # for one network, in one round
 
@@ -78,14 +76,20 @@ def two_convolutions() -> bytes:
 
 
 def session(content: bytes, threads: int) -> Any:
-    """ONNX Runtime with a model file; 0 threads: one for each core, as it has by default."""
+    """ONNX Runtime with a model file. Threads: 0 for one per core, its default."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
+def version_in(content: bytes) -> str:
+    """The version that a model file states; "" if it states none."""
+    version: str = session(content, 1).get_modelmeta().custom_metadata_map.get("version", "")
+    return version
+
+
 def images_per_second(session: Any, images: Images, seconds: float) -> float:
-    """The images in one run, divided by the median time of the runs that fit into `seconds`."""
+    """The images of one run, divided by the median duration of the runs that fit into `seconds`."""
     session.run(None, {"images": images})
     times, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -95,39 +99,32 @@ def images_per_second(session: Any, images: Images, seconds: float) -> float:
     return len(images) / statistics.median(times)
 
 
-def measure(folder: Path, rounds: int = ROUNDS, seconds: float = SECONDS) -> dict[str, Any]:
+def measure(folder: Path, rounds: int = ROUNDS, seconds: float = SECONDS) -> SpeedRun:
     """The speed of all networks in a folder, medians of the rounds."""
     paths = [folder / f"{file_name(size)}.onnx" for size in SIZES]
     contents = {path.stem: path.read_bytes() for path in paths if path.is_file()}
     contents[YARDSTICK] = two_convolutions()
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 28, 28), np.uint8)
-    rows: dict[str, dict[str, Any]] = {}
-    for threads, batch, column in (
-        (0, BATCH, "images_per_second"),
-        (1, BATCH_ON_ONE_THREAD, "on_one_thread"),
-    ):
+
+    def medians(threads: int, batch: int) -> dict[str, int]:
         # The sessions of one kind at a time: threads of others that still spin would take a core.
         sessions = {name: session(content, threads) for name, content in contents.items()}
-        times: dict[str, list[float]] = {name: [] for name in sessions}
+        speeds: dict[str, list[float]] = {name: [] for name in sessions}
         for _ in range(rounds):
             for name, each in sessions.items():
-                times[name].append(images_per_second(each, images[:batch], seconds))
-        for name, each in sessions.items():
-            version = each.get_modelmeta().custom_metadata_map.get("version", "")
-            row = rows.setdefault(name, {"name": name, "version": version})
-            row[column] = round(statistics.median(times[name]))
-    return {
-        "machine": machine(),
-        "runtime": f"ONNX Runtime {ort.__version__}",
-        "batch": BATCH,
-        "batch_on_one_thread": BATCH_ON_ONE_THREAD,
-        "yardstick": YARDSTICK,
-        "rows": list(rows.values()),
-    }
+                speeds[name].append(images_per_second(each, images[:batch], seconds))
+        return {name: round(statistics.median(each)) for name, each in speeds.items()}
+
+    on_all, on_one = medians(0, BATCH), medians(1, BATCH_ON_ONE_THREAD)
+    *networks, yardstick = (
+        Speed(name, version_in(content), on_all[name], on_one[name]) for name, content in contents.items()
+    )
+    runtime = f"ONNX Runtime {ort.__version__}"
+    return SpeedRun(machine(), runtime, BATCH, BATCH_ON_ONE_THREAD, yardstick, networks)
 
 
 def machine() -> str:
-    """The processor, in words, and whether it multiplies 8-bit numbers four at a time (VNNI)."""
+    """The processor, in words, with or without VNNI, which multiplies 8-bit numbers four at a time."""
     name, flags = platform.machine(), ""
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -139,18 +136,16 @@ def machine() -> str:
 
 def main(folder: Path = MODELS) -> None:
     """Time, write, print."""
-    speed = measure(folder)
-    path = folder / SPEED
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    others = [run for run in before if run["machine"] != speed["machine"]]
-    path.write_text(json.dumps([speed, *others], indent=1) + "\n", encoding="utf-8")
+    run = measure(folder)
+    others = [each for each in read_speed(folder) if each.machine != run.machine]
+    write_speed(folder, [run, *others])
     write_cards(folder)
-    print(f"{speed['machine']}, {speed['runtime']}")
-    yardstick = next(row for row in speed["rows"] if row["name"] == YARDSTICK)["images_per_second"]
-    for row in speed["rows"]:
-        each = row["images_per_second"]
+    print(f"{run.machine}, {run.runtime}")
+    for each in (*run.networks, run.yardstick):
+        compared = each.images_per_second / run.yardstick.images_per_second
         print(
-            f"{row['name']:20} {each:9,} images/s  {each / yardstick:5.2f} x  {row['on_one_thread']:9,} on one thread"
+            f"{each.name:20} {each.images_per_second:9,} images/s  {compared:5.2f} x  "
+            f"{each.on_one_thread:9,} on one thread"
         )
 
 

@@ -1,13 +1,14 @@
-"""Training: changed images, averaged weights, a teacher where the recipe names one, and going on after a stop.
+"""The training loop: altered images, averaged weights, a teacher if the recipe has one, a checkpoint per epoch.
 
-Keras computes on TensorFlow, or, where `KERAS_BACKEND=jax` says so, on JAX; what is done and in which order, and
-the file of a training that was stopped, are the same.
+Keras computes on TensorFlow or, with `KERAS_BACKEND=jax`, on JAX: the same steps in the same order, and the same
+checkpoints.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from training.augmentation import augmented
-from training.networks import build_for_training, build_network
+from training.checkpoint import State, Weights
+from training.data import LABELS, Images, Labels, Probabilities
+from training.distillation import Teacher, answers_of, taught
+from training.networks import BACKEND, Network, build_for_training, build_network
 from training.optimizer import optimizer
 from training.recipe import Recipe
-from training.teaching import Teacher, judgement, taught
-from training.vocabulary import LABELS, Images, Labels, Probabilities, TrainEpoch
 
 SEED = 2017  # the year of Fashion-MNIST; any other number does
 HELD_OUT = 1 / 12  # of the training images, to choose the best epoch by: 5,000 of 60,000
-FEWEST_STEPS = 16  # in an epoch: of few images, smaller batches are made
-
-Weights = list[npt.NDArray[Any]]
-GROUPS = ("variables", "best")
-
-
-@dataclass
-class State:
-    """Where a training is: all that it needs to go on as if it had not stopped."""
-
-    recipe: str
-    devices: str  # what it began on, as "tensorflow (cpu:0)"
-    accuracies: list[float]  # of the averaged weights, after each epoch
-    variables: Weights  # of the network and of its optimizer, which averages them
-    best: Weights
-
-    def write(self, path: Path) -> None:
-        """Write the state to an `.npz` file, in place of the last one or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = {
-            "recipe": self.recipe,
-            "devices": self.devices,
-            "accuracies": self.accuracies,
-        }
-        for group in GROUPS:
-            arrays |= {f"{group} {place:03}": array for place, array in enumerate(getattr(self, group))}
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, **arrays)
-        partial.replace(path)
-
-    @classmethod
-    def read(cls, path: Path, recipe: str) -> State:
-        """The state in a file that `write` wrote. `ValueError` when it is that of another recipe."""
-        with np.load(path) as arrays:
-            if str(arrays["recipe"]) != recipe:
-                raise ValueError(f"{path}: a training with another recipe stopped there: {arrays['recipe']}")
-            groups = [
-                [arrays[name] for name in sorted(arrays.files) if name.startswith(f"{group} ")]
-                for group in GROUPS
-            ]
-            return cls(recipe, str(arrays["devices"]), arrays["accuracies"].tolist(), *groups)
+FEWEST_STEPS = 16  # in an epoch: a small data set is cut into smaller batches
 
 
 def hold_out(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Which of `count` training images to train with, and which to choose the best epoch by."""
+    """The positions of the images to train with, of `count`, and of those to choose the best epoch by."""
     order = np.random.default_rng(SEED).permutation(count)
     held_out, kept = np.split(order, [max(1, round(count * HELD_OUT))])
     return kept, held_out
@@ -82,12 +44,12 @@ def train(
     *,
     teacher: Teacher | None = None,
     checkpoint: Path | None = None,
-) -> tuple[Any, State]:
-    """A new network, with the averaged weights of its best epoch, and the state in which the training ended.
+) -> tuple[Network, State]:
+    """A new network, with the averaged weights of its best epoch, and the final state of its training.
 
-    The same call gives the same weights on the same machine (TensorFlow's, that is; JAX promises it on no GPU). With
-    a `checkpoint` file, the state is written there after each epoch, and a call that finds one goes on from it, to
-    the same weights. `ValueError` when it is that of another recipe.
+    The same call gives the same weights on the same machine (on TensorFlow: JAX does not promise that on a GPU). The
+    state is written to the file `checkpoint` after each epoch, and a call that finds one resumes there, to the same
+    weights. `ValueError` if it belongs to another recipe.
     """
     make_repeatable()
     kept, held_out = hold_out(len(images))
@@ -101,10 +63,10 @@ def train(
         for variable, value in zip(variables, state.variables, strict=True):
             variable.assign(value)
     else:
-        devices = f"{keras.config.backend()} ({', '.join(keras.distribution.list_devices())})"
+        devices = f"{BACKEND} ({', '.join(keras.distribution.list_devices())})"
         state = State(whole, devices, [], [], network.get_weights())
 
-    if keras.config.backend() == "jax":
+    if BACKEND == "jax":
         # Not at the top: where TensorFlow computes, there may be no JAX.
         from training.on_jax import epoch_on_jax
 
@@ -113,19 +75,19 @@ def train(
         train_epoch = epoch_by_fit(network, recipe)
     judged = build_network(size)  # with the averaged weights
     for epoch in range(len(state.accuracies), recipe.epochs):
-        rng = np.random.default_rng((SEED, epoch))  # a training that goes on meets the same numbers
+        rng = np.random.default_rng((SEED, epoch))  # a resumed training draws the same numbers
         order = rng.permutation(kept)
         changed, answers = augmented(images[order], targets[order], recipe, rng)
         if teacher is not None:
             answers = taught(
-                answers, judgement(teacher, changed, both_sides=recipe.both_sides), recipe.teaching
+                answers, answers_of(teacher, changed, both_sides=recipe.both_sides), recipe.teaching
             )
         train_epoch(epoch, changed, answers)
         average = averaged(network)
         judged.set_weights(average)
         predicted = judged.predict(images[held_out], batch_size=500, verbose=0).argmax(axis=1)
         accuracy = float(np.mean(predicted == labels[held_out]))
-        print(f"of {len(held_out):,} held-out images {accuracy:.2%} are right", flush=True)
+        print(f"accuracy on the {len(held_out):,} held-out images: {accuracy:.2%}", flush=True)
         if accuracy > max(state.accuracies, default=-1):
             state.best = average
         state.accuracies.append(accuracy)
@@ -137,19 +99,21 @@ def train(
 
 
 def make_repeatable() -> None:
-    """Set all random seeds, and let TensorFlow, where it computes, add in the same order each time."""
+    """Set all random seeds, and make TensorFlow, if it computes, add in the same order each time."""
     keras.utils.set_random_seed(SEED)
-    if keras.config.backend() == "tensorflow":
+    if BACKEND == "tensorflow":
         import tensorflow as tf  # not at the top: where JAX computes, there may be none
 
         tf.config.experimental.enable_op_determinism()
 
 
-def compiled(size: str, recipe: Recipe, steps: int) -> Any:
-    """A network with random weights, to be trained as the recipe says; `steps` make an epoch."""
+def compiled(size: str, recipe: Recipe, steps: int) -> Network:
+    """A network with random weights, compiled for the recipe; an epoch has so many steps."""
     network = build_for_training(size)
     all_steps = recipe.epochs * steps
-    settled = all_steps / (all_steps + 10)  # in a short training too, averages forget where it began
+    settled = all_steps / (
+        all_steps + 10
+    )  # so that averages forget the random weights, in a short training too
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(0.99, settled)
@@ -157,14 +121,17 @@ def compiled(size: str, recipe: Recipe, steps: int) -> Any:
         optimizer(replace(recipe, average=min(recipe.average, settled)), steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.smoothing),
         metrics=["accuracy"],
-        jit_compile=False,  # no faster on a CPU, and compiling takes its time; training/on_jax.py compiles an epoch
+        jit_compile=False,  # no faster on a CPU, and compiling takes time; training/on_jax.py compiles an epoch
     )
     network.optimizer.build(network.trainable_variables)
     return network
 
 
-def epoch_by_fit(network: Any, recipe: Recipe) -> TrainEpoch:
-    """What trains a compiled network for one epoch by Keras's `fit`, with its progress bar."""
+def epoch_by_fit(network: Network, recipe: Recipe) -> Callable[[int, Images, Probabilities], None]:
+    """A function that trains a compiled network for one epoch by Keras's `fit`, with its progress bar.
+
+    It takes the number of the epoch, from 0, its images and their targets, in the order in which they are used.
+    """
     last: Weights = []
 
     def ended(*_: Any) -> None:
@@ -186,8 +153,8 @@ def epoch_by_fit(network: Any, recipe: Recipe) -> TrainEpoch:
     return train_epoch
 
 
-def averaged(network: Any) -> Weights:
-    """The weights of a network in training, as its optimizer has averaged them over the last steps."""
+def averaged(network: Network) -> Weights:
+    """The weights of a network in training, averaged by its optimizer over the last steps."""
     last = network.get_weights()
     network.optimizer.finalize_variable_values(network.trainable_variables)
     average: Weights = network.get_weights()
