@@ -22,7 +22,7 @@ import cnn_minst
 from imagebus import MemoryBus, fill
 from imagebus.answering import Answering
 from imagebus.wire.pixels import encode_request
-from training.vocabulary import SIZES, TEACHER
+from training.sizes import SIZES, TEACHER
 
 from ..fakes import FirstPixel, package
 from ..programs import ROOT, Program
