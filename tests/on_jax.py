@@ -25,5 +25,5 @@ def run_on_jax(code: str) -> subprocess.CompletedProcess[str]:
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # compiling an epoch takes its time, and more on a busy machine
     )

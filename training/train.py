@@ -111,9 +111,7 @@ def compiled(size: str, recipe: Recipe, steps: int) -> Network:
     """A network with random weights, compiled for the recipe; an epoch has so many steps."""
     network = build_for_training(size)
     all_steps = recipe.epochs * steps
-    settled = all_steps / (
-        all_steps + 10
-    )  # so that averages forget the random weights, in a short training too
+    settled = all_steps / (all_steps + 10)  # averages forget the random weights, in a short training too
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(0.99, settled)
