@@ -212,8 +212,9 @@ trained = []
 for epoch_of in (epoch_by_fit, epoch_on_jax):
     keras.utils.set_random_seed(0)
     network = compiled("tiny", recipe, steps=3)
+    train_epoch = epoch_of(network, recipe)
     for epoch in range(2):
-        epoch_of(network, recipe)(epoch, images, targets)
+        train_epoch(epoch, images, targets)
     trained.append([np.asarray(each.value) for each in (*network.variables, *network.optimizer.variables)])
 for by_fit, on_jax in zip(*trained, strict=True):
     np.testing.assert_allclose(on_jax, by_fit, rtol=1e-3, atol=1e-3)

@@ -119,7 +119,7 @@ def compiled(size: str, recipe: Recipe, steps: int) -> Network:
         optimizer(replace(recipe, average=min(recipe.average, settled)), steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.smoothing),
         metrics=["accuracy"],
-        jit_compile=False,  # no faster on a CPU, and compiling takes time; training/on_jax.py compiles an epoch
+        jit_compile=BACKEND == "jax",  # TensorFlow is no faster for it on a CPU, and compiling takes time
     )
     network.optimizer.build(network.trainable_variables)
     return network
