@@ -63,8 +63,8 @@ class _Pending:
 class Client:
     """Sends packages of images to `requests` and matches what comes back on `replies`.
 
-    `timeout` is in seconds, for each request. The replies are subscribed to before this returns, so the
-    first one is not missed. Use it as a context manager; it owns `bus` and closes it.
+    `timeout` is in seconds, for each request. The inbox is open before this returns, so the first
+    reply is not missed. Use it as a context manager; it owns `bus` and closes it.
 
     A request without an answer is sent again under the same id, with growing pauses, until its deadline;
     `resent` counts those. `ignored` counts replies that were dropped, by reason: `unknown` (another
@@ -108,8 +108,7 @@ class Client:
         Raises `ValueError` for other shapes or dtypes or an id that is open, `TransportError` when the
         client is closed or the bus has failed for good.
         """
-        if self._closing.is_set() or self._failure:
-            raise self._failure or TransportError("the client is closed")
+        self._check_open()
         timeout = self._timeout if timeout is None else timeout
         id = id or str(uuid.uuid4())
         message = encode_request(
@@ -135,6 +134,7 @@ class Client:
             retries=Backoff(*RETRY),
         )
         with self._lock:
+            self._check_open()  # again: from here on the reader's end finds it
             if id in self._pending:
                 raise ValueError(f"request {id} is open already")
             self._pending[id] = pending
@@ -145,6 +145,10 @@ class Client:
                 self._pending.pop(id, None)
             raise
         return future
+
+    def _check_open(self) -> None:
+        if self._closing.is_set() or self._failure:
+            raise self._failure or TransportError("the client is closed")
 
     def _send(self, id: str, pending: _Pending) -> None:
         def delivered(error: TransportError | None) -> None:
@@ -231,7 +235,8 @@ class Client:
 
     def close(self) -> None:
         """Stop reading, fail what is still pending, close the bus. Safe to call twice."""
-        self._closing.set()
+        with self._lock:  # no request is added behind this
+            self._closing.set()
         self._reader.join()
         self._fail_all(TransportError("the client was closed before an answer came"))
         self._bus.close()
@@ -247,8 +252,15 @@ class Client:
         try:
             self._read_replies()
         except TransportError as error:
+            self._fail_for_good(error)
+        except Exception as error:  # no future may wait for a thread that is gone
+            log.exception("the reader of replies failed")
+            self._fail_for_good(TransportError(f"the reader of replies failed: {error}"))
+
+    def _fail_for_good(self, error: TransportError) -> None:
+        with self._lock:  # no request is added behind this
             self._failure = error
-            self._fail_all(error)
+        self._fail_all(error)
 
     def _read_replies(self) -> None:
         """Replies resolve futures, and time resolves the rest."""
@@ -314,9 +326,9 @@ class Client:
             pending = self._pending.pop(id, None)
         if pending is None:
             return
-        for observer in self._observers:
-            observer.resolved(id, outcome)
         if isinstance(outcome, Reply):
             pending.future.set_result(outcome)
         else:
             pending.future.set_exception(outcome)
+        for observer in self._observers:
+            observer.resolved(id, outcome)

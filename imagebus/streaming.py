@@ -52,6 +52,7 @@ class Stream(Iterator[Outcome]):
         self._state = state
         self._on_silence = on_silence
         self._finished: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()  # None: stop
+        self._stopped = False
         self._outcomes = self._run()
 
     def __next__(self) -> Outcome:
@@ -62,6 +63,7 @@ class Stream(Iterator[Outcome]):
 
         Safe to call from a signal handler, and from another thread.
         """
+        self._stopped = True
         self._finished.put(None)
 
     def _run(self) -> Iterator[Outcome]:
@@ -73,7 +75,7 @@ class Stream(Iterator[Outcome]):
         waiting = False  # that was reported, and nothing has come since
         while upcoming is not None or self.open:
             now = time.monotonic()
-            if upcoming is not None and now >= next_send and self.open < self._at_most:
+            if upcoming is not None and not self._stopped and now >= next_send and self.open < self._at_most:
                 if not self.open:
                     silent_since = now
                 if self._state:

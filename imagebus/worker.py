@@ -69,7 +69,7 @@ class Worker:
     first images take the cores that the last ones of this one leave. Predictions and errors go to the topic
     `replies`, what cannot be answered goes to `dead_letter_topic`, with `group` as the name of who put it
     there. With `require_hash`, a request without a `sha256` header is refused (`NO_HASH`). `observers` are
-    told what happens; `metrics` is always one of them.
+    told what happens; `metrics` is always the first of them.
     """
 
     def __init__(
@@ -122,11 +122,13 @@ class Worker:
                     continue  # there is time to receive more
                 answered = self._pipeline.take()  # replies and dead letters; nothing is sent yet
                 self._commit(answered)  # outputs exist, then inputs are done
-        finally:
-            if self._settle() and self._stopping.is_set():
+            # Only here: behind a batch that failed for good, nothing may be committed.
+            if self._settle():
                 while answered := self._pipeline.take():
                     self._commit(answered)
-                self._settle()
+        finally:
+            self._settle()
+            self._pipeline.close()
 
     def stop(self) -> None:
         """Let `run()` return after the batch at hand. Safe to call from a signal handler."""
@@ -227,6 +229,10 @@ class _Pipeline:
     def clear(self) -> None:
         """Forget them: they come again."""
         self._predicting.clear()
+
+    def close(self) -> None:
+        """Let no more batches into the model."""
+        self._model_threads.shutdown(wait=False, cancel_futures=True)
 
     def __len__(self) -> int:
         return len(self._predicting)

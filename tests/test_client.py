@@ -15,7 +15,7 @@ from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TooLar
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.memory import MemoryBroker, MemoryBus, MemoryInbox
 from imagebus.wire.message import Message
-from imagebus.wire.pixels import Images
+from imagebus.wire.pixels import Images, encode_request
 from imagebus.wire.results import Reply
 
 from .fakes import package
@@ -238,6 +238,43 @@ def test_an_unanswered_request_is_sent_again_and_the_caller_sees_one_answer(
         assert client.ignored["unknown"] >= 2
 
 
+def test_a_reader_that_fails_in_any_way_leaves_no_future_without_an_end(broker: MemoryBroker) -> None:
+    class Broken(MemoryInbox):
+        def receive(self, limit: int, timeout: float) -> list[Message]:
+            submitted.wait()
+            raise LookupError("a fault of the library")
+
+    class BrokenBus(MemoryBus):
+        def inbox(self, topic: str) -> MemoryInbox:
+            return Broken(self, topic)
+
+    submitted = threading.Event()
+    with Client(BrokenBus(broker)) as client:
+        future = client.submit(package(1))
+        submitted.set()
+
+        with pytest.raises(TransportError, match="a fault of the library"):
+            result(future)
+        with pytest.raises(TransportError, match="a fault of the library"):
+            client.submit(package(1))
+
+
+def test_a_request_that_comes_while_the_reader_ends_is_refused(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(MemoryBus(broker))
+
+    def encode_slowly(*args: Any, **options: Any) -> Message:
+        client.close()
+        return encode_request(*args, **options)
+
+    monkeypatch.setattr("imagebus.client.encode_request", encode_slowly)
+
+    with pytest.raises(TransportError, match="closed"):
+        client.submit(package(1))
+    assert client.in_flight == 0
+
+
 def test_a_bus_that_fails_for_good_fails_every_request(broker: MemoryBroker) -> None:
     class Failing(MemoryInbox):
         def receive(self, limit: int, timeout: float) -> list[Message]:
@@ -246,7 +283,7 @@ def test_a_bus_that_fails_for_good_fails_every_request(broker: MemoryBroker) -> 
 
     class FailingBus(MemoryBus):
         def inbox(self, topic: str) -> MemoryInbox:
-            return Failing(self.broker, topic)
+            return Failing(self, topic)
 
     submitted = threading.Event()
     with Client(FailingBus(broker)) as client:

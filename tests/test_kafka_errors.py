@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from confluent_kafka import KafkaError
 
@@ -13,6 +15,7 @@ from imagebus.errors import (
     TransportError,
 )
 from imagebus.transports.kafka.errors import DENIED, HOPELESS, is_too_large, translate
+from imagebus.transports.kafka.ledger import PendingCommit
 
 EXPECTED = {
     **dict.fromkeys(DENIED, (AccessDenied, "these credentials lack the right")),
@@ -60,3 +63,15 @@ def test_any_other_code_is_a_failure_of_the_bus_in_librdkafkas_words() -> None:
 
     assert type(failure) is TransportError
     assert str(failure) == f"committing offsets: {error.str()}"
+
+
+def test_what_ends_a_commit_in_a_rebalance_is_kept_for_its_caller() -> None:
+    def broken() -> None:
+        raise LookupError("instead knows nothing")
+
+    commit = PendingCommit(threading.RLock(), broken, lambda: pytest.fail("it is not done"))
+
+    commit.end()  # as a rebalance does, where nothing may be raised
+
+    with pytest.raises(LookupError, match="instead knows nothing"):
+        commit.result()

@@ -34,7 +34,7 @@ def test_a_bus_that_fails_after_the_last_send_ends_it_and_leaves_the_packages_op
             sent.release()
 
         def inbox(self, topic: str) -> MemoryInbox:
-            return FailingInbox(self.broker, topic)
+            return FailingInbox(self, topic)
 
     class FailingInbox(MemoryInbox):
         def receive(self, limit: int, timeout: float) -> list[Message]:

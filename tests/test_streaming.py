@@ -228,7 +228,7 @@ def test_a_bus_that_fails_for_good_ends_it_and_no_package_has_an_outcome(state: 
             sent.release()
 
         def inbox(self, topic: str) -> MemoryInbox:
-            return FailingInbox(self.broker, topic)
+            return FailingInbox(self, topic)
 
     class FailingInbox(MemoryInbox):
         def receive(self, limit: int, timeout: float) -> list[Message]:
@@ -245,6 +245,21 @@ def test_a_bus_that_fails_for_good_ends_it_and_no_package_has_an_outcome(state: 
 
     assert (stream.sent, stream.open) == (3, 3)
     assert [package.number for package in state.load()] == [1, 2, 3]
+
+
+def test_after_a_stop_nothing_more_is_sent(
+    client: Client, answerer: Answerer, aside: ThreadPoolExecutor
+) -> None:
+    answered = aside.submit(answer, answerer, 3)
+    stream = client.stream(packages(50), at_most=3)
+    first = next(stream)
+    answered.result()
+
+    stream.stop()
+    rest = list(stream)
+
+    assert numbers([first, *rest]) == [1, 2, 3]
+    assert stream.sent == 3
 
 
 def test_a_closed_client_ends_it(client: Client) -> None:

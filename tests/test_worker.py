@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import numpy as np
@@ -314,6 +315,43 @@ def test_where_not_even_an_error_fits_a_dead_letter_tells_of_it_and_where_that_d
 
     (letter,) = broker.topics["requests.dlt"]
     assert (letter.header("dead_letter_code"), letter.header("correlation_id")) == ("TOO_LARGE", "one")
+
+
+def test_behind_a_batch_that_failed_for_good_nothing_is_committed_even_at_a_stop() -> None:
+    class Refusing(MemoryMember):
+        commits = 0
+
+        def commit(
+            self,
+            received: Sequence[Message],
+            outgoing: Sequence[Message] = (),
+            instead: Instead | None = None,
+        ) -> Commit:
+            self.commits += 1
+            if self.commits > 1:
+                return super().commit(received, outgoing, instead)
+            worker.stop()
+            refused: Future[None] = Future()
+            refused.set_exception(TooLarge("not even a dead letter fits"))
+            return refused
+
+    broker = MemoryBroker()
+    with MemoryBus(broker) as sender:
+        for number in range(8):
+            sender.publish(encode_request(package(1), "requests", id=str(number)))
+    worker = Worker(
+        Refusing(broker, "requests", "repliers"),
+        FirstPixel(),
+        replies="replies",
+        dead_letter_topic="requests.dlt",
+        max_batch_size=2,
+        at_once=2,
+    )
+
+    with pytest.raises(TooLarge):
+        worker.run()
+
+    assert broker.topics["replies"] == []
 
 
 def test_health_tells_what_keeps_a_worker_from_being_ready() -> None:

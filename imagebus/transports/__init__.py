@@ -1,4 +1,4 @@
-"""One seam, one file per bus. `connect` picks the bus by its name."""
+"""One seam, and the buses behind it. `connect` picks the bus by its name."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class Commit(Protocol):
 class Bus(ABC):
     """A connection to a message bus.
 
-    Threads: `publish` is called from any number of threads, all else from one. Callbacks are called from
-    inside `publish` or the `receive` of an inbox or a member, must be quick and must not raise.
+    Threads: `publish` is called from any number of threads, all else from one. Callbacks are called on any
+    thread, `on_assigned` perhaps before `join` returns; they must be quick and must not raise.
     """
 
     @abstractmethod
@@ -127,8 +127,8 @@ class Member(ABC):
     ) -> Commit:
         """Begin to make `outgoing` exist, then to mark `received` as done; `result()` blocks until that is so.
 
-        `outgoing` is empty, or has the outcome of each received message in its place. The outcomes of
-        messages that went to another member meanwhile are not sent.
+        `outgoing` is empty, or has the outcome of each received message in its place. Where the bus can
+        tell, the outcomes of messages that went to another member meanwhile are not sent.
 
         1. publish every message of `outgoing` and wait until the bus has confirmed each;
         2. only then record that `received` need not come again.

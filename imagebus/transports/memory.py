@@ -88,7 +88,7 @@ class MemoryBus(Bus):
             on_delivery(None)
 
     def inbox(self, topic: str) -> MemoryInbox:
-        return MemoryInbox(self.broker, topic)
+        return MemoryInbox(self, topic)
 
     def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> MemoryMember:
         member = MemoryMember(self.broker, topic, group)
@@ -100,6 +100,7 @@ class MemoryBus(Bus):
     def close(self) -> None:
         with self.broker.changed:
             self.closed = True
+            self.broker.changed.notify_all()
             for member in self._members:
                 member.leave()
 
@@ -114,16 +115,19 @@ class MemoryBus(Bus):
 class MemoryInbox(Inbox):
     """Reads a topic from now on."""
 
-    def __init__(self, broker: MemoryBroker, topic: str) -> None:
-        self._broker = broker
+    def __init__(self, bus: MemoryBus, topic: str) -> None:
+        self._bus = bus
+        self._broker = bus.broker
         self._topic = topic
-        with broker.changed:
-            self._next = len(broker.topics[topic])
+        with self._broker.changed:
+            self._next = len(self._broker.topics[topic])
 
     def receive(self, limit: int, timeout: float) -> list[Message]:
         with self._broker.changed:
             log = self._broker.topics[self._topic]
-            self._broker.changed.wait_for(lambda: len(log) > self._next, timeout)
+            self._broker.changed.wait_for(lambda: len(log) > self._next or self._bus.closed, timeout)
+            if self._bus.closed:
+                raise TransportError("the bus is closed")
             offsets = range(self._next, min(len(log), self._next + limit))
             self._next = offsets.stop
             return [self._broker.message(self._topic, offset) for offset in offsets]
@@ -186,7 +190,7 @@ class MemoryMember(Member):
         commit: Future[None] = Future()
         try:
             self._commit(received, outgoing, instead)
-        except TransportError as error:
+        except Exception as error:  # also what `instead` raises
             commit.set_exception(error)
         else:
             commit.set_result(None)
@@ -196,6 +200,7 @@ class MemoryMember(Member):
         self, received: Sequence[Message], outgoing: Sequence[Message], instead: Instead | None
     ) -> None:
         with self._broker.changed:
+            self._check()
             if self._broker.refuses_commit():
                 raise CommitFailed("the memory bus was told to fail this commit")
             fitting = [self._fitting(place, message, instead) for place, message in enumerate(outgoing)]

@@ -31,7 +31,7 @@ class Position(NamedTuple):
 class Message(NamedTuple):
     """One message on the bus.
 
-    `receipt` is the transport's private handle on a received one, `attempt` how often it was received
+    `receipt` is the bus's private handle on a received one, `attempt` how often it was received
     with this time, as far as is known: more than once when a reader died with it. `partition` is where one
     that is sent shall be written, on a bus that has partitions; None leaves it to the key.
     """

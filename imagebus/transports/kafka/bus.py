@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaError
 from confluent_kafka import Message as Record
 
+from imagebus.errors import PublishFailed
 from imagebus.transports.base import Bus, OnAssigned, OnDelivery
 from imagebus.transports.kafka.config import Settings
 from imagebus.transports.kafka.connecting import Connection
@@ -53,6 +54,8 @@ class KafkaBus(Bus):
         self._closed = False
 
     def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
+        if self._closed:
+            raise PublishFailed("the bus is closed")
         self._connection.raise_failure()
 
         def delivered(error: KafkaError | None, _: Record) -> None:

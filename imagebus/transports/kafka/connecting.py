@@ -45,19 +45,24 @@ class Connection:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clients = Clients(settings, self._on_error)
+        self._keeping = threading.Lock()  # `publish` is called on any thread
         self._failure: TransportError | None = None
         self._quiet_until = 0.0  # time.monotonic()
         self._connected = False
 
     def raise_failure(self) -> None:
         """Raise what was noticed since the last call, if anything."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
+        if self._failure is None:
+            return
+        with self._keeping:
+            failure, self._failure = self._failure, None
+        if failure is not None:  # another thread was not faster
             raise failure
 
     def keep_failure(self, failure: TransportError) -> None:
         """Keep a failure for the next call; the first one is the cause of the others."""
-        self._failure = self._failure or failure
+        with self._keeping:
+            self._failure = self._failure or failure
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's news between the calls. Never raises: that would throw away a batch."""

@@ -8,6 +8,7 @@ import uuid
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from imagebus.errors import TransportError
 from imagebus.transports.base import Inbox
 from imagebus.transports.kafka.connecting import CONNECT_SECONDS, TOPIC_SECONDS, Connection, close_consumer
 from imagebus.transports.kafka.errors import raise_translated
@@ -39,6 +40,7 @@ class KafkaInbox(Inbox):
         self._connection = connection
         self._sender = sender
         self._topic = topic
+        self._closed = False
         # Nothing is committed; librdkafka wants the name of a group all the same.
         self._consumer: Consumer = connection.clients.consumer(f"requestor-{uuid.uuid4()}")
         try:
@@ -47,10 +49,13 @@ class KafkaInbox(Inbox):
                 each.offset = _high_watermark(self._consumer, each)
             self._consumer.assign(partitions)
         except KafkaException as error:
+            self.close()
             raise_translated(error, f"reading topic {topic!r}")
 
     def _partitions(self, own_partition: bool) -> list[TopicPartition]:
         metadata = self._consumer.list_topics(self._topic, timeout=CONNECT_SECONDS).topics[self._topic]
+        if metadata.error is not None:  # it is missing, or hidden from these credentials
+            raise KafkaException(metadata.error)
         partitions = [TopicPartition(self._topic, number) for number in metadata.partitions]
         if own_partition and len(partitions) > 1:
             partitions = [random.choice(partitions)]
@@ -58,6 +63,8 @@ class KafkaInbox(Inbox):
         return partitions
 
     def receive(self, limit: int, timeout: float) -> list[Message]:
+        if self._closed:
+            raise TransportError("the bus is closed")
         self._sender.poll()
         self._connection.raise_failure()
         # `consume(n, timeout)` would wait out its timeout unless n messages come.
@@ -77,6 +84,7 @@ class KafkaInbox(Inbox):
 
     def close(self) -> None:
         """Read no more."""
+        self._closed = True
         close_consumer(self._consumer)
 
 

@@ -1,6 +1,8 @@
 """A member's book of its partitions: what was received and answered, and what the group was asked to remember.
 
-All of it is behind one lock: a rebalance comes on whichever thread polls, perhaps while the caller commits.
+Partitions come and go, and commits begin and end, behind one lock: a rebalance comes on whichever thread polls,
+perhaps while the caller commits. What the brokers answer to a commit is noted without it, since the end of
+another commit may hold it for long.
 
 A commit's result is read inside a later poll. The synchronous commit is not used: it may never return
 when the coordinator dies with it in hand, and no other call of the same consumer goes on meanwhile.
@@ -15,7 +17,6 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from imagebus.errors import TransportError
 from imagebus.transports.kafka.connecting import Connection
 from imagebus.transports.kafka.delivery import Finish
 from imagebus.transports.kafka.errors import DENIED, translate
@@ -49,7 +50,7 @@ class PendingCommit:
         self._lock = lock
         self._finish: Finish | None = finish
         self._done = done
-        self._error: TransportError | None = None
+        self._error: Exception | None = None
 
     def end(self) -> None:
         """See `Commit.result`; but an error is kept for that."""
@@ -58,7 +59,9 @@ class PendingCommit:
             if finish is not None:
                 try:
                     finish()
-                except TransportError as error:
+                except (
+                    Exception
+                ) as error:  # also what `instead` raises: it belongs to who asks for the result
                     self._error = error
 
     def result(self) -> None:

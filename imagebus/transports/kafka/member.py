@@ -148,9 +148,11 @@ class KafkaMember(Member):
             if (room := limit - len(self._waiting)) > 0:
                 arrived = self._consumer.consume(room, timeout=0)
                 self._waiting += arrived
-            records = self._take(limit)
-        # Received before anything is polled for again: a partition that is lost meanwhile takes these with it.
-        messages = [message for record in records if (message := self._received(record)) is not None]
+                self._last_poll = time.monotonic()
+            # Received before anything is polled for again: a partition that is lost meanwhile takes these with it.
+            messages = [
+                message for record in self._take(limit) if (message := self._received(record)) is not None
+            ]
         self._in_hand.update(message.receipt for message in messages)
         self._wait_until_committed(self._ledger.claim())
         suspects = [message for message in messages if message.attempt > 1]
@@ -258,8 +260,9 @@ class KafkaMember(Member):
                 self._last_poll = time.monotonic()
                 if record is not None:
                     self._keep(record)
-            except (KafkaException, RuntimeError):  # it was closed meanwhile
-                return
+            except (KafkaException, RuntimeError) as error:
+                if not self._closed.is_set():
+                    log.warning("keeping the membership failed, trying again: %s", error)
             finally:
                 self._listening.release()
 

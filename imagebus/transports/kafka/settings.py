@@ -38,9 +38,8 @@ _PRODUCER = {
     "message.timeout.ms": "30000",
     "allow.auto.create.topics": "false",
 }
-# A replier that is killed in a transaction and does not come back under its name keeps the readers of its
-# replies waiting for so long. Not less: a broker that is killed is replaced within 13 s, and a transaction that
-# has waited for that is still good.
+# An abandoned transaction blocks read-committed consumers for this long. Not shorter: a broker that is killed is
+# replaced within 13 s, and a transaction that has waited for that is still good.
 _TRANSACTIONS = {"transaction.timeout.ms": "20000", "message.timeout.ms": "20000"}
 _CONSUMER = {
     "enable.auto.commit": "false",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from imagebus.errors import CommitFailed, TransportError
+from imagebus.errors import CommitFailed
 from imagebus.transports.base import Instead
 from imagebus.transports.kafka.delivery import (
     CLOSE_SECONDS,
@@ -78,7 +78,7 @@ class ExactlyOnce:
             while (refused := self._transact(sending, ends, consumer, finish_by)) is not None:
                 for place, message in smaller(refused, instead).items():
                     sending[place] = message
-        except TransportError as error:
+        except Exception as error:  # also what `instead` raises
             return partial(_fail, error)
         return nothing_left
 
@@ -98,9 +98,8 @@ class ExactlyOnce:
         refused: list[int] = []
         try:
             producer.begin_transaction()
-            refused = Batch(
-                partial(produce, producer), outgoing
-            ).refused  # what a broker refuses joins them at the commit
+            batch = Batch(partial(produce, producer), outgoing)
+            refused = batch.refused  # what a broker refuses joins them at the commit
             if refused:
                 self._start_anew("a reply is too large", finish_by)
                 return refused
@@ -174,7 +173,7 @@ class ExactlyOnce:
             self._producer.flush(CLOSE_SECONDS)
 
 
-def _fail(error: TransportError) -> None:
+def _fail(error: Exception) -> None:
     raise error
 
 

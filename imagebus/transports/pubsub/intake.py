@@ -170,7 +170,7 @@ class Intake:
             try:
                 for received in self._source.receive():
                     pauses.reset()
-                    self._arrived(received)
+                    self._hand_on(received)
             except grpc.RpcError as error:
                 if self._closed.is_set():
                     return
@@ -184,6 +184,15 @@ class Intake:
             except ValueError:  # the channel was closed meanwhile
                 return
             self._closed.wait(pauses.next())
+
+    def _hand_on(self, received: Sequence[Any]) -> None:
+        """A fault of ours ends the reading, and is told: what cannot be read would be leased for ever."""
+        try:
+            self._arrived(received)
+        except Exception as error:
+            log.exception("messages that came cannot be read")
+            self._failed(TransportError(f"messages that came cannot be read: {error}"))
+            self._closed.set()
 
     def close(self, seconds: float) -> None:
         """Take nothing more; waits so long at most for what is just coming."""
