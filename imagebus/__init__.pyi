@@ -1,17 +1,11 @@
 __all__: list[str]
-from imagebus.batching import fill as fill
 from imagebus.classifier import Classifier as Classifier
 from imagebus.classifier import OnnxClassifier as OnnxClassifier
 from imagebus.client import Client as Client
-from imagebus.errors import AccessDenied as AccessDenied
 from imagebus.errors import BadMessage as BadMessage
-from imagebus.errors import BrokerError as BrokerError
 from imagebus.errors import CommitFailed as CommitFailed
 from imagebus.errors import ConfigError as ConfigError
-from imagebus.errors import ConnectionFailed as ConnectionFailed
 from imagebus.errors import ImageBusError as ImageBusError
-from imagebus.errors import ModelError as ModelError
-from imagebus.errors import PublishFailed as PublishFailed
 from imagebus.errors import RequestFailed as RequestFailed
 from imagebus.errors import RequestTimeout as RequestTimeout
 from imagebus.errors import TooLarge as TooLarge
@@ -23,19 +17,14 @@ from imagebus.observer import Observer as Observer
 from imagebus.open_packages import OpenPackages as OpenPackages
 from imagebus.open_packages import Package as Package
 from imagebus.process import tune_for_serving as tune_for_serving
-from imagebus.replay import replay_dead_letters as replay_dead_letters
 from imagebus.streaming import Outcome as Outcome
 from imagebus.transports import connect as connect
 from imagebus.transports.base import Bus as Bus
-from imagebus.transports.base import Inbox as Inbox
-from imagebus.transports.base import Member as Member
 from imagebus.transports.memory import MemoryBroker as MemoryBroker
 from imagebus.transports.memory import MemoryBus as MemoryBus
 from imagebus.wire.message import Message as Message
-from imagebus.wire.results import Model as Model
 from imagebus.wire.results import Prediction as Prediction
 from imagebus.wire.results import Reply as Reply
-from imagebus.worker import Health as Health
 from imagebus.worker import Worker as Worker
 
 __version__: str

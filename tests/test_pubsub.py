@@ -16,19 +16,18 @@ import pytest
 from google.pubsub_v1 import SubscriberClient
 
 from imagebus import (
-    AccessDenied,
     CommitFailed,
     ConfigError,
-    ConnectionFailed,
     Message,
     OnnxClassifier,
     RequestFailed,
     TooLarge,
     TransportError,
     connect,
-    fill,
     load_images,
 )
+from imagebus.batching import fill
+from imagebus.errors import AccessDenied, ConnectionFailed
 from imagebus.transports.base import Member
 from imagebus.transports.pubsub import PubSubBus
 from imagebus.transports.pubsub.account import read_service_account

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 import cnn_minst
-from imagebus import MemoryBus, fill
+from imagebus import MemoryBus
 from imagebus.answering import Answering
+from imagebus.batching import fill
 from imagebus.wire.pixels import encode_request
 from training.sizes import SIZES, TEACHER
 
