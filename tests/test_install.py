@@ -73,6 +73,7 @@ def test_a_file_that_is_not_the_locked_one_is_refused(checkout: Checkout) -> Non
 
     assert (done.returncode, done.stdout) == (1, LINES.format(1))
     assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert "tiny==1.0" in done.stderr
     assert done.stderr.endswith(f"all that it said is in {checkout.folder / '.venv' / 'pip.log'}\n")
 
 
@@ -87,6 +88,20 @@ def test_without_a_network_pips_own_reason_is_shown(checkout: Checkout) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_half_an_environment_is_made_anew(checkout: Checkout) -> None:
+    checkout.install()
+    environment = checkout.folder / ".venv"
+    (pip,) = environment.glob("lib/*/site-packages/pip")
+    shutil.rmtree(pip / "_vendor")
+    (environment / "unfinished").touch()  # both as Ctrl-C leaves them
+    (environment / "installed-main").unlink()
+
+    done = checkout.install()
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, LINES.format(1), "")
+    assert not (environment / "unfinished").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_named(checkout: Checkout) -> None:
     (checkout.folder / ".venv").touch()
 
@@ -94,3 +109,16 @@ def test_a_folder_that_cannot_be_made_is_named(checkout: Checkout) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"{checkout.folder / '.venv'}: Not a directory\n"
+
+
+def test_a_python_that_is_too_old_is_told_so(checkout: Checkout) -> None:
+    script = checkout.folder / "tools" / "install.py"
+    older = "import sys, runpy; sys.version_info = (3, 9, 18); sys.modules['tomllib'] = None"
+    command = [sys.executable, "-c", f"{older}; runpy.run_path({str(script)!r}, run_name='__main__')"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Python 3.11, 3.12 or 3.13 is needed, this is 3.9.18: try make PYTHON=python3.13\n"
+    )

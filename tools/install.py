@@ -12,9 +12,9 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
-import tomllib
 import venv
 from pathlib import Path
 
@@ -30,6 +30,8 @@ LAST_LINES = 6  # of pip's, shown when it fails: its error, and often the reason
 
 def requirements(lock: str, groups: set[str]) -> str:
     """The locked packages of `groups` as a pip requirements file with hashes."""
+    import tomllib  # not above: an older Python has none, and shall print what main() has for it
+
     lines = []
     for package in tomllib.loads(lock)["package"]:
         wanted = groups & set(package["groups"])
@@ -70,20 +72,33 @@ def install(folder: Path, wanted: str, name: str, *options: str) -> None:
         install_packages(folder, wanted, *options)
         stamp.write_text(digest, encoding="utf-8")
     except OSError as error:
+        if sys.stdout.isatty():
+            print()  # the step's own line stands there, without its end
         sys.exit(f"{error.filename or folder}: {error.strerror}")
 
 
 def make_environment(folder: Path) -> None:
     """Make an environment with pip in it, unless it is there: whole, or as Poetry makes it, without pip."""
     line = f"environment: {folder.name}, Python {platform.python_version()}"
+    unfinished = folder / "unfinished"  # what an interrupted set-up leaves is not gone on with
     show(f"{line} …")
-    there = (folder / "bin" / "python").exists()
-    if not there or not (run(folder, "-c", "import pip") or run(folder, "-m", "ensurepip")):
-        try:
-            venv.create(folder, with_pip=True, clear=True)  # an interrupted set-up leaves half of one
-        except subprocess.CalledProcessError:
+    if unfinished.exists() or not (folder / "bin" / "python").exists():
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        unfinished.touch()
+        venv.create(folder, symlinks=True)
+    if not run(folder, "-c", "import pip")[0]:
+        unfinished.touch()
+        done, said = run(folder, "-m", "ensurepip")
+        if not done:
             show(line, done=True)
-            sys.exit("this Python cannot make virtual environments; on Debian: apt install python3-venv")
+            sys.exit(
+                "this Python cannot make virtual environments; on Debian: apt install python3-venv"
+                if "No module named ensurepip" in said
+                else f"no pip could be put into {folder}: {(said.splitlines() or ['it does not say why'])[-1]}"
+            )
+    unfinished.unlink(missing_ok=True)
     show(line, done=True)
 
 
@@ -121,9 +136,16 @@ def install_packages(folder: Path, wanted: str, *options: str) -> None:
                     show(f"packages: {total - len(left)} of {total}, unpacking …")
     show(f"packages: {total - len(left)} of {total}", done=True)
     if pip.returncode:
-        telling = [line for line in lines if line.strip() and not line.startswith(("Ignoring", "Looking in"))]
-        print("".join(telling[-LAST_LINES:]), end="", file=sys.stderr)
+        print("".join(telling(lines)[-LAST_LINES:]), end="", file=sys.stderr)
         sys.exit(f"pip could not install the packages; all that it said is in {log}")
+
+
+def telling(lines: list[str]) -> list[str]:
+    """Those of pip's lines that tell why it failed."""
+    *retries, _ = ["", *(line for line in lines if line.startswith("WARNING: Retrying"))]
+    # What else a file's hash might have been is a line for each file of that release.
+    dull = re.compile(r"Ignoring |Looking in |\s*Expected +or |\s*$")
+    return [line for line in lines if not dull.match(line) and line not in retries]
 
 
 def normal(name: str) -> str:
@@ -139,11 +161,11 @@ def show(line: str, *, done: bool = False) -> None:
         print(line, flush=True)
 
 
-def run(folder: Path, *arguments: str) -> bool:
-    """Whether the environment's Python ran with success."""
+def run(folder: Path, *arguments: str) -> tuple[bool, str]:
+    """Whether the environment's Python ran with success, and what it said."""
     with start(folder, *arguments) as process:
-        process.communicate()
-    return process.returncode == 0
+        said, _ = process.communicate()
+    return process.returncode == 0, said
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
