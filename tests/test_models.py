@@ -1,4 +1,4 @@
-"""The parts behind CNNFashion: recipes, going on after a stop, evaluation, changed images, speed, cards."""
+"""The parts behind CNNFashion: recipes, resuming, evaluation, altered images, speed, cards."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_channels_of_all_convolutions_are_multiples_of_sixteen(size: str) ->
 # --- training --------------------------------------------------------------------------------------
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
+def test_a_training_that_was_stopped_resumes_to_the_same_weights(
     sample: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = sample[0][:150], sample[1][:150]
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_name(tmp_path: Path) -> No
         State.read(path, "this one")
 
 
-def test_changed_images_are_the_same_for_the_same_random_numbers_and_others_for_the_next(
+def test_altered_images_are_the_same_for_the_same_random_numbers_and_others_for_the_next(
     sample: tuple[Array, Array],
 ) -> None:
     images, targets = sample[0][:64], one_hot(sample[1][:64])
@@ -130,7 +130,7 @@ def test_changed_images_are_the_same_for_the_same_random_numbers_and_others_for_
     np.testing.assert_array_equal(targets, before[1])
 
 
-def test_an_image_is_moved_in_each_direction_and_mirrored_as_often_as_the_recipe_says() -> None:
+def test_an_image_is_shifted_in_each_direction_and_mirrored_as_often_as_the_recipe_says() -> None:
     images = np.zeros((2000, 28, 28), np.uint8)
     images[:, 10, 10] = 200
     recipe = replace(read_recipe("base", "long"), shift=2, mirrored=0.25, erased=0.0)
@@ -178,7 +178,7 @@ def test_an_image_and_its_target_are_mixed_with_another_one_in_the_same_proporti
     assert (low, high) == (pytest.approx(0.25, abs=0.06), pytest.approx(0.75, abs=0.06))
 
 
-def test_an_epoch_goes_on_from_the_last_weights_and_not_from_the_averaged_ones(
+def test_an_epoch_continues_from_the_last_weights_and_not_from_the_averaged_ones(
     sample: tuple[Array, Array],
 ) -> None:
     images, targets = sample[0][:64], one_hot(sample[1][:64])
@@ -262,7 +262,7 @@ def test_a_teacher_can_be_asked_about_the_mirror_image_too() -> None:
     np.testing.assert_array_equal(answers_of(BrightnessOfTheLeft(), images, both_sides=True), [[50], [25]])
 
 
-def test_what_a_teacher_says_of_the_changed_images_is_learned_and_not_their_labels(
+def test_the_teachers_answers_to_the_altered_images_are_learned_and_not_their_labels(
     sample: tuple[Array, Array],
 ) -> None:
     images, labels = sample[0][:150], np.zeros(150, np.int64)
@@ -283,7 +283,7 @@ def test_what_a_teacher_says_of_the_changed_images_is_learned_and_not_their_labe
 # --- evaluation ------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_counts_what_is_right_and_how_sure_the_network_was() -> None:
+def test_an_evaluation_counts_correct_labels_and_compares_them_with_the_confidence() -> None:
     probabilities = np.full((4, 10), 0.0, np.float32)
     probabilities[0, 3] = probabilities[1, 3] = 0.95
     probabilities[2, 5] = probabilities[3, 5] = 0.55
@@ -298,7 +298,7 @@ def test_an_evaluation_counts_what_is_right_and_how_sure_the_network_was() -> No
     assert evaluation.calibration_error == pytest.approx((0.45 + 0.45) / 2)
 
 
-def test_images_are_moved_by_whole_pixels_onto_background() -> None:
+def test_images_are_shifted_by_whole_pixels_onto_background() -> None:
     image = np.zeros((1, 28, 28), np.uint8)
     image[0, 10, 10] = 200
 
@@ -316,7 +316,7 @@ def test_blur_and_noise_keep_the_mean_grey_level() -> None:
     np.testing.assert_array_equal(noisy(image, 16), noisy(image, 16))
 
 
-def test_robustness_is_measured_for_each_strength_of_each_change(sample: tuple[Array, Array]) -> None:
+def test_robustness_is_measured_for_each_strength_of_each_alteration(sample: tuple[Array, Array]) -> None:
     images, labels = sample[0][:20], sample[1][:20]
 
     def knows_only_the_unchanged(changed: Array) -> Array:

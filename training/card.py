@@ -112,8 +112,8 @@ def _accuracy(scores: Scores, picture: str) -> str:
     tested = [sum(row) for row in test.confusion]
     predicted = [sum(column) for column in zip(*test.confusion, strict=True)]
     rows = "\n".join(
-        f"| {label} | {right / max(1, all_of_it):.1%} | {right / max(1, called_so):.1%} |"
-        for label, right, all_of_it, called_so in zip(LABELS, correct, tested, predicted, strict=True)
+        f"| {label} | {hits / max(1, images):.1%} | {hits / max(1, predictions):.1%} |"
+        for label, hits, images, predictions in zip(LABELS, correct, tested, predicted, strict=True)
     )
     return f"""## Accuracy
 

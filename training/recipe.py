@@ -26,7 +26,7 @@ class Recipe:
     mixed: float  # share of the images
     erased: float  # share of the images
     longest: int  # pixels, of a side of what is erased
-    average: float  # how much of the averaged weights is kept in a step
+    average: float  # share of the averaged weights that is kept in a step
     teacher: str  # size of the network whose answers are learned; "" for none
     teaching: float  # share of the targets that the teacher gives
     both_sides: bool  # whether it is asked about the mirror image too

@@ -77,12 +77,11 @@ def train(
     for epoch in range(len(state.accuracies), recipe.epochs):
         rng = np.random.default_rng((SEED, epoch))  # a resumed training draws the same numbers
         order = rng.permutation(kept)
-        changed, answers = augmented(images[order], targets[order], recipe, rng)
+        altered, goals = augmented(images[order], targets[order], recipe, rng)
         if teacher is not None:
-            answers = taught(
-                answers, answers_of(teacher, changed, both_sides=recipe.both_sides), recipe.teaching
-            )
-        train_epoch(epoch, changed, answers)
+            answers = answers_of(teacher, altered, both_sides=recipe.both_sides)
+            goals = taught(goals, answers, recipe.teaching)
+        train_epoch(epoch, altered, goals)
         average = averaged(network)
         judged.set_weights(average)
         predicted = judged.predict(images[held_out], batch_size=500, verbose=0).argmax(axis=1)
