@@ -21,10 +21,11 @@ from imagebus.wire.message import Position
 from imagebus.wire.results import decode_reply
 
 from ..programs import ROOT
-from .pages import PAGES, Block, blocks, code, name, table
+from .pages import PAGES, README, Block, blocks, code, name, table
 
 CONFIGURATION, WIRE, METRICS = (ROOT / "docs" / f"{page}.md" for page in ("configuration", "wire", "metrics"))
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+FIGURE = r"[0-9][0-9.,]*[0-9]|[0-9]"
 OPTION = r"--?[a-z][a-z0-9-]*"
 
 
@@ -79,6 +80,16 @@ def test_the_page_lists_exactly_the_headers_of_a_dead_letter() -> None:
     listed = {code(row[0])[0] for row in table(WIRE, "header of a dead letter")}
 
     assert listed == {header for header, _ in letter.headers} | {ROUNDS}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
+    measured = set(re.findall(FIGURE, (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")))
+
+    shown = [figure for row in table(README, "") for cell in row[1:] for figure in re.findall(FIGURE, cell)]
+    (speed,) = re.findall(rf"({FIGURE}) images a second", README.read_text(encoding="utf-8"))
+
+    assert len(shown) > 10
+    assert {*shown, speed} <= measured
 
 
 def json_blocks() -> list[Block]:
