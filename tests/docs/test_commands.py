@@ -171,7 +171,7 @@ def test_the_client_works_as_printed(session: Session, replier: Program) -> None
     client = session.type(sys.executable, "-c", block.text)
 
     assert client.wait() == 0, client
-    assert len(client.out) == 12
+    assert len(client.out) == 22
 
 
 def test_the_client_without_the_library_works_as_printed(session: Session, replier: Program) -> None:
@@ -230,6 +230,15 @@ def test_the_metrics_are_served_as_printed(session: Session, broker: Program) ->
     assert "imagebus_requests_total" in metrics
 
 
+def test_the_library_works_without_a_broker_as_printed(session: Session) -> None:
+    (block,) = [block for block in blocks(DESIGN, "python") if block.heading == "The library"]
+
+    program = session.type(sys.executable, "-c", block.text)
+
+    assert program.wait() == 0, program
+    program.wait_for("(Prediction(label=")
+
+
 def test_the_help_of_the_library_is_shown_as_printed(session: Session) -> None:
     shown = session.type(*documented("python3 -c"))
 
@@ -257,7 +266,7 @@ def test_the_other_clouds_commands_work(google_config: Path) -> None:
 
 
 def test_the_heart_of_the_replier_works_as_printed() -> None:
-    (block,) = blocks(DESIGN, "python")
+    (block,) = [block for block in blocks(DESIGN, "python") if block.heading == "The path of a request"]
     with MemoryBus() as bus:
         member, inbox = bus.join("requests", "repliers"), bus.inbox("replies")
         bus.publish(encode_request(package(1, 2), "requests"))
