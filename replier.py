@@ -110,7 +110,7 @@ def main() -> int:
             with cli.flag("--metrics-port"):
                 imagebus.serve_metrics(worker.metrics, args.metrics_port)
         imagebus.tune_for_serving()
-        with counts_logged(worker.metrics):
+        with counts_logged(worker.metrics), cli.flag(f"--name {args.name}:"):
             worker.run()
     return 0
 

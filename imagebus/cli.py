@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import imagebus
-from imagebus.errors import ConfigError, ImageBusError
+from imagebus.errors import ConfigError, Fenced, ImageBusError
 from imagebus.transports import CLOUDS
 
 EXIT_FAILED = 1
@@ -146,11 +146,11 @@ def on_stop_signal(stop: Callable[[], None]) -> None:
 
 @contextmanager
 def flag(name: str) -> Iterator[None]:
-    """Put a flag before a `ConfigError` from inside: the package's own errors speak of files and parameters."""
+    """Put a flag before an error that it can mend: the package's own errors speak of files and parameters."""
     try:
         yield
-    except ConfigError as error:
-        raise ConfigError(f"{name} {error}") from None
+    except (ConfigError, Fenced) as error:
+        raise type(error)(f"{name} {error}") from None
 
 
 def run(main: Callable[[], int]) -> None:

@@ -6,6 +6,7 @@
     ├── TransportError      the bus did not do its part
     │   ├── ConnectionFailed    no broker answers, or it refuses the login
     │   ├── AccessDenied        a right on a topic or a group is missing
+    │   ├── Fenced              another program has the same transactional id
     │   ├── PublishFailed       a message was not confirmed
     │   │   └── TooLarge            and never will be
     │   └── CommitFailed        the inputs were not marked as done: they come again
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "ConnectionFailed",
     "ErrorCode",
+    "Fenced",
     "ImageBusError",
     "ModelError",
     "PublishFailed",
@@ -62,6 +64,10 @@ class ConnectionFailed(TransportError):
 
 class AccessDenied(TransportError):
     """The credentials lack a right; the message names the right and the topic or group."""
+
+
+class Fenced(TransportError):
+    """Another live program has the same `transactional_id`, and took over."""
 
 
 class PublishFailed(TransportError):

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError
 from imagebus.errors import (
     AccessDenied,
     ConnectionFailed,
+    Fenced,
     PublishFailed,
     TooLarge,
     TransportError,
@@ -22,7 +23,7 @@ EXPECTED = {
     **dict.fromkeys(HOPELESS, (ConnectionFailed, "")),
     **dict.fromkeys(
         [KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED],
-        (TransportError, "another replier has the same transactional id"),
+        (Fenced, "another replier has the same transactional id"),
     ),
     KafkaError.MSG_SIZE_TOO_LARGE: (
         TooLarge,

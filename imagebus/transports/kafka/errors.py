@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 
-from imagebus.errors import AccessDenied, ConnectionFailed, PublishFailed, TooLarge, TransportError
+from imagebus.errors import AccessDenied, ConnectionFailed, Fenced, PublishFailed, TooLarge, TransportError
 
 # What no trying again will mend.
 HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
@@ -33,7 +33,7 @@ def translate(error: KafkaError, doing: str) -> TransportError:
     if code in HOPELESS:
         return ConnectionFailed(f"{doing}: {error.str()}")
     if code in _FENCED:
-        return TransportError(
+        return Fenced(
             f"{doing}: another replier has the same transactional id and took over: give each a name of its own"
         )
     if is_too_large(error):
