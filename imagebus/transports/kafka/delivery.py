@@ -29,6 +29,7 @@ STOP_CHECK_SECONDS = 0.5  # between two looks at whether a stop shortens the wai
 
 FinishBy = Callable[[], "float | None"]  # `Member.finish_by`, as it is now
 Finish = Callable[[], None]
+Send = Callable[[Message, OnRecord], None]
 
 
 class Delivery(Protocol):
@@ -63,18 +64,20 @@ def earliest(deadline: float, finish_by: float | None) -> float:
 
 
 class Batch:
-    """The messages of one batch on their way, and what became of them."""
+    """The messages of one batch on their way, and what became of them.
 
-    def __init__(self, send: Callable[[Message, OnRecord], None], outgoing: Sequence[Message]) -> None:
+    It keeps no producer: its callbacks lie in one, which could never be freed.
+    """
+
+    def __init__(self, send: Send, outgoing: Sequence[Message]) -> None:
         self.failures: list[KafkaError] = []
         self.refused: list[int] = []  # places of those that are too large
-        self._send = send
         for place, message in enumerate(outgoing):
-            self._try(place, message)
+            self._try(send, place, message)
 
-    def _try(self, place: int, message: Message) -> None:
+    def _try(self, send: Send, place: int, message: Message) -> None:
         try:
-            self._send(message, partial(self._delivered, place))
+            send(message, partial(self._delivered, place))
         except TooLarge:
             self.refused.append(place)
 
@@ -91,11 +94,11 @@ class Batch:
             reason = self.failures[0].str() if self.failures else "nothing was heard of them"
             raise CommitFailed(f"{count} replies were not confirmed: {reason}")
 
-    def send_instead(self, instead: Instead | None) -> bool:
+    def send_instead(self, send: Send, instead: Instead | None) -> bool:
         """Send something smaller in place of what is too large; whether there was any."""
         refused, self.refused = self.refused, []
         for place, message in smaller(refused, instead).items():
-            self._try(place, message)
+            self._try(send, place, message)
         return bool(refused)
 
 
@@ -144,7 +147,7 @@ class AtLeastOnce:
             if unconfirmed:
                 self._sender.purge()
             batch.check(unconfirmed)
-            if not batch.send_instead(instead):
+            if not batch.send_instead(self._sender.send, instead):
                 return
 
     def close(self) -> None:
