@@ -14,6 +14,7 @@ import pytest
 from ..programs import ROOT
 from .pages import ALL_PAGES, DOCS, PAGES, README, anchors, links, name, texts
 
+CHANGELOG, CONTRIBUTING = ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"
 WIDTH = 100  # columns
 LINES, WORDS = 150, 1100  # of the README, and a tenth more
 
@@ -38,7 +39,7 @@ def test_no_reference_is_left_without_its_link(page: Path) -> None:
     assert [text for text in texts(page) if "][" in text] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG, CONTRIBUTING], ids=name)
 def test_lines_fit_into_a_hundred_columns(page: Path) -> None:
     wide = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > WIDTH]
 
@@ -62,7 +63,7 @@ def test_the_readme_links_to_every_page() -> None:
 
 
 def test_the_changelog_begins_with_what_is_unreleased_and_has_this_version() -> None:
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    text = CHANGELOG.read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
     first, *released = re.findall(r"^## (.+?)(?: - (\d{4}-\d\d-\d\d))?$", text, re.MULTILINE)
