@@ -1,8 +1,8 @@
 """A member's book of its partitions: what was received and answered, and what the group was asked to remember.
 
-Partitions come and go, and commits begin and end, behind one lock: a rebalance comes on whichever thread polls,
-perhaps while the caller commits. What the brokers answer to a commit is noted without it, since the end of
-another commit may hold it for long.
+Commits begin and end, and partitions are given back, behind one lock: a rebalance comes on whichever thread polls,
+perhaps while the caller commits. Partitions are added and lost without it, and the brokers' answers to commits are
+noted without it: whoever has the lock may be waiting for the rebalance, or hold it for long.
 
 A commit's result is read inside a later poll. The synchronous commit is not used: it may never return
 when the coordinator dies with it in hand, and no other call of the same consumer goes on meanwhile.
@@ -96,9 +96,8 @@ class Ledger:
     # --- partitions come and go ----------------------------------------------------------------
 
     def add(self, number: int, committed: int | None, metadata: str | None, end: int) -> None:
-        """A partition was assigned: see `Partitions.add`."""
-        with self._lock:
-            self._partitions.add(number, committed, metadata, end)
+        """A partition was assigned: see `Partitions.add`. Without the lock, as `lost`."""
+        self._partitions.add(number, committed, metadata, end)
 
     def knows(self, number: int) -> bool:
         """Whether this partition is ours."""
@@ -130,9 +129,12 @@ class Ledger:
             self._ask(self._partitions.ahead(self.numbers(), given_back=True))
 
     def lost(self, numbers: Sequence[int]) -> None:
-        """They went to another member without our saying so: nothing is committed any more."""
-        with self._lock:
-            self._partitions.remove(numbers)
+        """They went to another member without our saying so: nothing is committed any more.
+
+        Without the lock: who has it may be asking librdkafka for a commit, which waits until the rebalance that
+        this is called from is over, and that for us.
+        """
+        self._partitions.remove(numbers)
 
     # --- records come --------------------------------------------------------------------------
 
