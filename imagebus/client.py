@@ -237,7 +237,8 @@ class Client:
         """Stop reading, fail what is still pending, close the bus. Safe to call twice."""
         with self._lock:  # no request is added behind this
             self._closing.set()
-        self._reader.join()
+        if threading.current_thread() is not self._reader:  # it calls the futures' callbacks
+            self._reader.join()
         self._fail_all(TransportError("the client was closed before an answer came"))
         self._bus.close()
 
@@ -331,4 +332,7 @@ class Client:
         else:
             pending.future.set_exception(outcome)
         for observer in self._observers:
-            observer.resolved(id, outcome)
+            try:
+                observer.resolved(id, outcome)
+            except Exception:  # the other requests have their outcomes all the same
+                log.exception("an observer failed")

@@ -75,6 +75,7 @@ class Stream(Iterator[Outcome]):
         waiting = False  # that was reported, and nothing has come since
         while upcoming is not None or self.open:
             now = time.monotonic()
+            wait = _until(next_send, now)
             if upcoming is not None and not self._stopped and now >= next_send and self.open < self._at_most:
                 if not self.open:
                     silent_since = now
@@ -83,12 +84,12 @@ class Stream(Iterator[Outcome]):
                 self._send(upcoming)
                 upcoming = next(packages, None)
                 next_send += self._interval
-                continue
+                wait = 0.0  # another may be due, but what is known by now is handed out first
             if self.open and not waiting and now - silent_since > SILENCE_SECONDS:
                 self._on_silence()
                 waiting = True
             try:
-                outcome = self._finished.get(timeout=_until(next_send, now))
+                outcome = self._finished.get(timeout=wait)
             except queue.Empty:
                 continue
             if outcome is None:

@@ -11,7 +11,15 @@ import orjson
 import pytest
 
 from imagebus.client import Client
-from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TooLarge, TransportError
+from imagebus.errors import (
+    ImageBusError,
+    PublishFailed,
+    RequestFailed,
+    RequestTimeout,
+    TooLarge,
+    TransportError,
+)
+from imagebus.observer import Observer
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.memory import MemoryBroker, MemoryBus, MemoryInbox
 from imagebus.wire.message import Message
@@ -257,6 +265,35 @@ def test_a_reader_that_fails_in_any_way_leaves_no_future_without_an_end(broker: 
             result(future)
         with pytest.raises(TransportError, match="a fault of the library"):
             client.submit(package(1))
+
+
+def test_an_observer_that_fails_keeps_no_other_request_from_its_outcome(broker: MemoryBroker) -> None:
+    class Failing(Observer):
+        def resolved(self, id: str, outcome: Reply | ImageBusError) -> None:
+            raise LookupError("a fault of the observer")
+
+    with Client(MemoryBus(broker), observers=[Failing()]) as client:
+        answerer = Answerer(broker)
+        futures = [client.submit(package(1)) for _ in range(3)]
+        for _ in futures:
+            answerer.answer(answerer.request())
+
+        assert [len(result(future).predictions) for future in futures] == [1, 1, 1]
+
+
+def test_a_client_may_be_closed_in_the_callback_of_a_future(broker: MemoryBroker) -> None:
+    bus = MemoryBus(broker)
+    client = Client(bus)
+    answerer = Answerer(broker)
+    first, second = client.submit(package(1)), client.submit(package(2))
+    first.add_done_callback(lambda _: client.close())
+
+    answerer.answer(answerer.request())
+
+    with pytest.raises(TransportError, match="closed before an answer came"):
+        result(second)
+    client._reader.join(SECONDS)
+    assert bus.closed
 
 
 def test_a_request_that_comes_while_the_reader_ends_is_refused(

@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 import orjson
 import pytest
-from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # it does export them
 
 from imagebus import Client, CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
@@ -87,6 +87,36 @@ def test_a_record_that_kills_the_replier_is_set_aside_after_three_tries_however_
     answered = ids(records(broker, bus.replies))
     assert set(answered) >= {f"good-{number}" for number in range(200)}
     assert "killer" not in answered
+
+
+def test_a_poison_message_behind_the_marker_of_a_transaction_is_set_aside_too(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    with connect("kafka", bus.config, topics=[bus.requests, bus.replies, f"{bus.requests}.dlt"]):
+        pass
+    sender = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": f"sender-{bus.requests}"})
+    sender.init_transactions(SECONDS)
+    poison = encode_request(np.full((1, 28, 28), 66, np.uint8), bus.requests, id="poison")
+    for message in (encode_request(package(), bus.requests, id="before"), poison):
+        sender.begin_transaction()  # each leaves a marker behind it, which has an offset and is no record
+        sender.produce(bus.requests, message.value, message.key, 0, headers=list(message.headers))
+        sender.commit_transaction(SECONDS)
+
+    deaths = 0
+    while not (letters := ids(records(broker, f"{bus.requests}.dlt"))):
+        replier = python("tests.faults.fragile", "killer", "66", *bus.options(), "--verbose")
+        try:
+            replier.wait_for("dead letter: KILLER")
+        except AssertionError:
+            deaths += 1
+            assert replier.wait() == -signal.SIGKILL, replier
+            assert deaths < 5, replier
+            continue
+        assert replier.stop() == 0
+
+    assert deaths == 3
+    assert letters == ["poison"]
+    assert ids(records(broker, bus.replies)) == ["before"]
 
 
 @pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
@@ -599,6 +629,71 @@ def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offse
             received = member.receive(1, 0.1)
 
     assert [message.value for message in received] == [b"1"]
+
+
+def test_a_commit_of_what_was_rewound_skips_nothing(bus: Bus) -> None:
+    with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=1) as connection:
+        member = connection.join(bus.requests, "group")
+        for number in range(6):
+            connection.publish(Message(bus.requests, b"%d" % number))
+        received: list[Message] = []
+        while len(received) < 6:
+            received += member.receive(6 - len(received), 1.0)
+
+        member.rewind()
+        member.commit(received[3:]).result()
+    again: list[Message] = []
+    with KafkaBus(read_settings(bus.config)) as connection:
+        member = connection.join(bus.requests, "group")
+        deadline = time.monotonic() + SECONDS
+        while len(again) < 6 and time.monotonic() < deadline:
+            again += member.receive(6 - len(again), 1.0)
+
+    assert [message.value for message in again] == [b"%d" % number for number in range(6)]
+
+
+def test_closing_a_transactional_bus_sends_what_was_published(bus: Bus, broker: EmbeddedBroker) -> None:
+    reports: list[object] = []
+    with KafkaBus(
+        read_settings(bus.config), topics=[bus.requests], transactional_id="publishing"
+    ) as connection:
+        for number in range(1000):
+            connection.publish(Message(bus.requests, b"%d" % number), reports.append)
+
+    assert reports == [None] * 1000
+    assert len(records(broker, bus.requests)) == 1000
+
+
+def test_two_refusals_at_once_make_one_second_producer(bus: Bus) -> None:
+    with KafkaBus(read_settings(bus.config), topics=[bus.requests]) as connection:
+        sender, made, second_came = connection._sender, [], threading.Event()
+        produce_one_by_one = connection._connection.clients.producer
+
+        def slowly(transactional_id: str | None = None, *, one_by_one: bool = False) -> Producer:
+            made.append(one_by_one)
+            second_came.wait(0.5)  # in vain where the other thread has to wait for this one
+            return produce_one_by_one(transactional_id, one_by_one=one_by_one)
+
+        connection._connection.clients.producer = slowly  # type: ignore[method-assign]
+        delivered: list[object] = []
+        threads = [
+            threading.Thread(
+                target=sender._judge,
+                args=(
+                    Message(bus.requests, b"x"),
+                    lambda error, _: delivered.append(error),
+                    KafkaError(KafkaError.MSG_SIZE_TOO_LARGE),
+                    None,
+                ),
+            )
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert made == [True]
 
 
 def test_what_waits_is_forgotten_with_its_partition(bus: Bus, broker: EmbeddedBroker) -> None:

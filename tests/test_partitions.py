@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagebus.transports.kafka.partitions import FEW, Partitions, begun
+from imagebus.transports.kafka.partitions import FEW, Partitions, Progress, attempts_in, begun
 
 LIMIT = 128
 
@@ -83,3 +83,26 @@ def test_all_is_as_usual_once_the_suspects_are_answered() -> None:
 
     assert not known.have_suspects(LIMIT)
     assert known.go_together(records(0, *range(FEW, 100)), LIMIT) == list(range(100 - FEW))
+
+
+def test_who_gives_suspects_back_untried_tells_the_next_one_of_the_deaths() -> None:
+    known = partitions(p0=begun(3), p1="")
+
+    assert known.ahead([0, 1], given_back=True) == {}  # the group remembers it as it should be
+
+
+def test_what_stood_behind_the_first_suspect_does_not_inherit_its_deaths() -> None:
+    known = partitions(p0=begun(3))
+    first = known.receive(0, 0)
+    known.mark_answered([first], committed=True)
+
+    given_back = known.ahead([0], given_back=True)
+
+    assert attempts_in((given_back.get(0) or known.by_number[0].asked or Progress(0, "")).metadata) == 1
+
+
+def test_what_nobody_died_with_is_given_back_as_in_nobodys_hands() -> None:
+    known = partitions(p0=begun(1), p1="")
+    known.mark_answered([known.receive(0, offset) for offset in range(LIMIT * 3)], committed=True)
+
+    assert known.ahead([0], given_back=True) == {0: Progress(LIMIT * 3, "")}

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from imagebus.client import Client
-from imagebus.errors import PublishFailed, RequestFailed, RequestTimeout, TooLarge, TransportError
+from imagebus.errors import (
+    ImageBusError,
+    PublishFailed,
+    RequestFailed,
+    RequestTimeout,
+    TooLarge,
+    TransportError,
+)
+from imagebus.observer import Observer
 from imagebus.open_packages import OpenPackages, Package
 from imagebus.streaming import Outcome
 from imagebus.transports.base import OnDelivery
@@ -245,6 +253,30 @@ def test_a_bus_that_fails_for_good_ends_it_and_no_package_has_an_outcome(state: 
 
     assert (stream.sent, stream.open) == (3, 3)
     assert [package.number for package in state.load()] == [1, 2, 3]
+
+
+def test_an_outcome_that_is_known_is_handed_out_while_more_packages_come(
+    broker: MemoryBroker, aside: ThreadPoolExecutor
+) -> None:
+    class Known(Observer):
+        def resolved(self, id: str, outcome: Reply | ImageBusError) -> None:
+            known.set()
+
+    def live() -> Iterator[Package]:
+        first, *others = packages(50)
+        yield first
+        assert known.wait(SECONDS)
+        yield from others
+
+    known = threading.Event()
+    with Client(MemoryBus(broker), timeout=SECONDS, observers=[Known()]) as client:
+        answered = aside.submit(answer, Answerer(broker), 1)
+        stream = client.stream(live())
+        outcome = next(stream)
+        answered.result()
+
+    assert outcome.package.number == 1
+    assert stream.sent <= 2
 
 
 def test_after_a_stop_nothing_more_is_sent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from confluent_kafka import KafkaError
@@ -11,13 +12,15 @@ from imagebus.errors import PublishFailed
 from imagebus.transports.base import Bus, OnAssigned, OnDelivery
 from imagebus.transports.kafka.config import Settings
 from imagebus.transports.kafka.connecting import Connection
-from imagebus.transports.kafka.delivery import AtLeastOnce, Delivery
+from imagebus.transports.kafka.delivery import CLOSE_SECONDS, AtLeastOnce, Delivery
 from imagebus.transports.kafka.errors import translate
 from imagebus.transports.kafka.inbox import KafkaInbox
 from imagebus.transports.kafka.member import KafkaMember
 from imagebus.transports.kafka.sender import Sender
 from imagebus.transports.kafka.transactions import ExactlyOnce
 from imagebus.wire.message import Message
+
+log = logging.getLogger(__name__)
 
 
 class KafkaBus(Bus):
@@ -86,4 +89,7 @@ class KafkaBus(Bus):
         for reader in self._readers:
             reader.close()
         self._delivery.close()
-        self._sender.flush(0)
+        # At least once the delivery has flushed it, and waited as long as anybody should.
+        unconfirmed = self._sender.flush(CLOSE_SECONDS if self._delivery.commits_offsets else 0)
+        if unconfirmed and self._delivery.commits_offsets:
+            log.warning("%d messages were not confirmed before closing", unconfirmed)

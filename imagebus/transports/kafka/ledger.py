@@ -174,8 +174,12 @@ class Ledger:
             for message in messages:
                 receipt: Receipt = message.receipt
                 partition = self._partitions.by_number.get(receipt.partition)
-                if partition is not None and partition.answered == receipt.offset:
-                    begins[receipt.partition] = Progress(receipt.offset, begun(message.attempt))
+                if partition is None or receipt.partition in begins or not self._partitions.is_ours(receipt):
+                    continue  # of a partition the first one counts
+                # Between the last answer and it there may be offsets without a record: a transaction's marker, or
+                # what was compacted away. Noted in front of those, its deaths would never be counted.
+                partition.answered = receipt.offset
+                begins[receipt.partition] = Progress(receipt.offset, begun(message.attempt))
             self._ask(begins)
         return begins
 
@@ -215,6 +219,7 @@ class Ledger:
         with self._lock:
             for number, partition in list(self._partitions.by_number.items()):
                 if partition.answered is not None:
+                    self._partitions.forget_receipts(number)
                     partition.position = partition.answered
                     seek(number, partition.answered)
 

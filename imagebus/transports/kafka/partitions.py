@@ -84,6 +84,11 @@ class Partitions:
             partition.suspects, partition.deaths = range(committed, max(committed, end)), deaths
         self.by_number[number] = partition
 
+    def forget_receipts(self, number: int) -> None:
+        """What was received of a partition comes again: a commit by its old receipts marks nothing as done."""
+        self._assignments += 1
+        self.by_number[number].assignment = self._assignments
+
     def unclaimed(self) -> dict[int, Progress]:
         """The partitions that the group believes to be in nobody's hands, and what it shall remember of them."""
         return {
@@ -100,11 +105,23 @@ class Partitions:
             if partition is None or partition.answered is None:
                 continue
             asked = partition.asked
-            if given_back and (asked is None or asked != (partition.answered, NOT_BEGUN)):
-                ahead[number] = Progress(partition.answered, NOT_BEGUN)
-            elif not given_back and (asked is None or asked.offset != partition.answered):
+            if given_back:
+                left = Progress(partition.answered, self._left_behind(partition, partition.answered))
+                if asked != left:
+                    ahead[number] = left
+            elif asked is None or asked.offset != partition.answered:
                 ahead[number] = Progress(partition.answered, begun(1))
         return ahead
+
+    @staticmethod
+    def _left_behind(partition: Partition, answered: int) -> str:
+        """What is noted where a partition is given back: a suspect that was not tried to its end stays one.
+
+        The first of them with its deaths; one behind that, which was not alone, as after a single death.
+        """
+        if answered not in partition.suspects:
+            return NOT_BEGUN
+        return begun(partition.deaths if answered == partition.suspects[0] else 1)
 
     def ask(self, wanted: Mapping[int, Progress]) -> None:
         """The group is asked to remember this."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -52,6 +53,7 @@ class Sender:
         self._clients = clients
         self.producer = clients.producer()
         self._one_by_one: Producer | None = None  # from the first refusal on
+        self._refusing = threading.Lock()  # two threads may learn of one at once
 
     def send(self, message: Message, delivered: OnRecord) -> None:
         """Queue one message; as `produce`."""
@@ -61,13 +63,14 @@ class Sender:
         if error is None or not is_too_large(error):
             delivered(error, record)
             return
-        if self._one_by_one is None:
-            log.warning(
-                "a batch of messages is larger than max.message.bytes of topic %r: sent one by one; "
-                "a batch.size in the settings that is below it saves the second time",
-                message.topic,
-            )
-            self._one_by_one = self._clients.producer(one_by_one=True)
+        with self._refusing:
+            if self._one_by_one is None:
+                log.warning(
+                    "a batch of messages is larger than max.message.bytes of topic %r: sent one by one; "
+                    "a batch.size in the settings that is below it saves the second time",
+                    message.topic,
+                )
+                self._one_by_one = self._clients.producer(one_by_one=True)
         produce(self._one_by_one, message, delivered)
 
     def poll(self) -> None:
