@@ -11,8 +11,9 @@ demo:  ## a broker, a replier and a requestor on this machine: twenty packages a
 	@$(PYTHON) tools/install.py broker
 	@$(RUN) -m tools.demo
 
-test: setup  ## all tests, against real Apache Kafka
-	$(RUN) -m pytest
+WORKERS ?= 3
+test: setup  ## all tests, against real Apache Kafka, in WORKERS processes
+	$(RUN) -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder
 
 lint: setup  ## ruff and strict mypy
 	$(RUN) -m ruff check

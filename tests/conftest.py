@@ -4,52 +4,99 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault
 
 import pytest
 from hypothesis import settings
 
 from imagebus.broker import EmbeddedBroker
-from imagebus.broker.jars import kafka_jars
 from imagebus.errors import BrokerError
 from tools.pubsub_emulator import PubSubEmulator, what_is_missing, write_account
 
 from .buses import Bus
+from .lender import Lender, LentBroker, lender_at
 
 # Without deadlines, which a busy machine misses; in CI the same examples each time.
 settings.register_profile("imagebus", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("imagebus")
 
+URL = pytest.StashKey[str]()  # of the lender, in the process that hands out the tests
+
+# What several tests share and only one process may have or should make: they run there, one after the other.
+SHARED = {"rig", "secured", "shared_checkout"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "long: takes 20 s or more, and so is started before the others, for none to be left at the end",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in SHARED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(fixture))
+    items.sort(key=order)
+
+
+def order(item: pytest.Item) -> int:
+    """Groups first, then what is long, then the rest."""
+    return 0 if item.get_closest_marker("xdist_group") else 1 if item.get_closest_marker("long") else 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist is about to start one of the processes that run tests: tell it who lends."""
+    config: pytest.Config = node.config
+    if URL not in config.stash:
+        lender = Lender()
+        config.add_cleanup(partial(lender.__exit__, None, None, None))
+        config.stash[URL] = lender.serve()
+    node.workerinput["lender"] = config.stash[URL]
+
 
 @pytest.fixture(scope="session")
-def kafka_jars_here() -> None:
+def lender(pytestconfig: pytest.Config) -> Iterator[Lender]:
+    """What starts broker and emulator: in this process, or in the one that hands out the tests."""
+    given: dict[str, str] = getattr(pytestconfig, "workerinput", {})
+    if "lender" in given:
+        yield lender_at(given["lender"])
+    else:
+        with Lender() as lender:
+            yield lender
+
+
+@pytest.fixture(scope="session")
+def kafka_jars_here(lender: Lender) -> None:
     """Skips at home where Apache Kafka can be had neither from Maven nor from the cache; fails in CI."""
     try:
-        kafka_jars()
-    except BrokerError as error:
+        lender.fetch_kafka()
+    except (BrokerError, Fault) as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"no Apache Kafka: {error}")
 
 
 @pytest.fixture(scope="session")
-def broker(kafka_jars_here: None) -> Iterator[EmbeddedBroker]:
-    """The embedded broker on a free port, with one node."""
-    # Some tests let members of a group die, and have it missed sooner.
-    with EmbeddedBroker(config={"group.min.session.timeout.ms": "1000"}) as broker:
-        yield broker
+def broker(kafka_jars_here: None, lender: Lender) -> EmbeddedBroker:
+    """The embedded broker on a free port, with one node; all tests share it, none kills it."""
+    return LentBroker(*lender.broker())
 
 
 @pytest.fixture(scope="session")
-def emulator() -> Iterator[PubSubEmulator]:
-    """Google's Pub/Sub emulator. Skips at home where it is not installed; fails in CI."""
+def emulator(lender: Lender) -> PubSubEmulator:
+    """Google's Pub/Sub emulator, shared alike. Skips at home where it is not installed; fails in CI."""
     missing = what_is_missing()
     if missing and os.environ.get("CI"):
         pytest.fail(missing)
     if missing:
         pytest.skip(missing)
-    with PubSubEmulator() as emulator:
-        yield emulator
+    return PubSubEmulator(port=lender.emulator())
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ class Record:
         return (2, self._at)
 
 
+@pytest.mark.long
 def test_a_tiny_run_measures_every_contender(kafka_jars_here: None, tmp_path: Path) -> None:
     written = tmp_path / "bench.json"
 

@@ -24,6 +24,7 @@ def without_figures(line: str) -> str:
     return re.sub(r"[0-9a-f]{12}|[0-9]+", "0", line)
 
 
+@pytest.mark.long
 def test_make_demo_works_on_a_clean_clone(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)

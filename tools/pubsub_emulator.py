@@ -50,15 +50,15 @@ def what_is_missing() -> str | None:
 
 
 class PubSubEmulator:
-    """The emulator on a port of loopback, ready when `with` is entered and gone after it.
+    """The emulator on a port of loopback, a free one by default; ready when `with` is entered and gone after it.
 
     `host` is what `PUBSUB_EMULATOR_HOST` is set to. It keeps topics and messages in memory: they are lost
     with `kill` and `restart`.
     """
 
-    def __init__(self, project: str = "project-of-nobody") -> None:
+    def __init__(self, project: str = "project-of-nobody", port: int | None = None) -> None:
         self.project = project
-        (self.port,) = free_ports(1)
+        self.port = port or free_ports(1)[0]
         self.host = f"127.0.0.1:{self.port}"
         self._folder: Path | None = None
         self._child: Child | None = None
