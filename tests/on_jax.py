@@ -16,12 +16,14 @@ class WithoutTensorFlow:
 sys.meta_path.insert(0, WithoutTensorFlow())
 """
 
+QUICK = "--xla_backend_optimization_level=1"  # compiling takes longer here than all that is computed
+
 
 def run_on_jax(code: str) -> subprocess.CompletedProcess[str]:
     """Run code on JAX and on the CPU, without TensorFlow."""
     return subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW + code],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK},
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,

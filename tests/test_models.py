@@ -215,6 +215,7 @@ trained = []
 for epoch_of in (epoch_by_fit, epoch_on_jax):
     keras.utils.set_random_seed(0)
     network = compiled("tiny", recipe, steps=3)
+    network.jit_compile = True  # all operations together compile sooner than each by itself
     train_epoch = epoch_of(network, recipe)
     for epoch in range(2):
         train_epoch(epoch, images, targets)
