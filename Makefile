@@ -11,7 +11,7 @@ demo:  ## a broker, a replier and a requestor on this machine: twenty packages a
 	@$(PYTHON) tools/install.py broker
 	@$(RUN) -m tools.demo
 
-WORKERS ?= 3
+WORKERS ?= 2
 test: setup  ## all tests, against real Apache Kafka, in WORKERS processes
 	$(RUN) -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder
 

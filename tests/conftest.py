@@ -25,7 +25,8 @@ settings.load_profile("imagebus")
 
 URL = pytest.StashKey[str]()  # of the lender, in the process that hands out the tests
 
-# What several tests share and only one process may have or should make: they run there, one after the other.
+# Brokers and folders that several tests share and that not all processes should make. Those tests run in one process,
+# one after the other: two cores do not carry more brokers at once.
 SHARED = {"rig", "secured", "shared_checkout"}
 
 
@@ -39,8 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for fixture in SHARED.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(fixture))
+        if SHARED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("brokers"))
     items.sort(key=order)
 
 
