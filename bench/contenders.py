@@ -72,7 +72,7 @@ def replier_command(ground: Ground, requests: str, replies: str, group: str) -> 
 
 
 def careless_command(*where: Any) -> list[str]:
-    return ["-m", "bench.careless", *replier_command(*where)[1:]]
+    return ["-m", "bench.references.careless", *replier_command(*where)[1:]]
 
 
 def loop_command(
@@ -88,9 +88,9 @@ SERVERS = {
     for server in (
         Server("replier", replier_command),
         Server("careless", careless_command),
-        Server("careful-loop", partial(loop_command, "bench.careful_loop")),
-        Server("keras-loop", partial(loop_command, "bench.keras_loop", keras=True)),
-        Server("echo", partial(loop_command, "bench.echo")),
+        Server("careful-loop", partial(loop_command, "bench.references.careful_loop")),
+        Server("keras-loop", partial(loop_command, "bench.references.keras_loop", keras=True)),
+        Server("echo", partial(loop_command, "bench.references.echo")),
         Server("faststream", partial(loop_command, "bench.peers.faststream_app"), PYTHON),
         Server("faststream-single", partial(loop_command, "bench.peers.faststream_single_app"), PYTHON),
         Server("quix", partial(loop_command, "bench.peers.quix_app"), PYTHON),
@@ -109,7 +109,7 @@ SERVERS = {
 def bare(batch: int, ground: Ground, _: int) -> Figures:
     """ONNX Runtime alone, on as many images as the backlog has."""
     images = str(ground.packages * PACKAGE)
-    with Program("-m", "bench.bare", ground.model, SAMPLE, str(batch), images) as program:
+    with Program("-m", "bench.references.bare", ground.model, SAMPLE, str(batch), images) as program:
         done = json.loads(program.wait_for("done:", BARE_LIMIT)[1])
     return {
         "images_per_s": done["images"] / done["seconds"],
@@ -141,7 +141,7 @@ def echo_alone(ground: Ground, round_number: int) -> Figures:
     """One package at a time to a loop without a model."""
     requests, replies = f"echo-{round_number}-requests", f"echo-{round_number}-replies"
     open_topics(ground, requests, replies)
-    with Program("-m", "bench.echo", ground.bootstrap, requests, replies) as program:
+    with Program("-m", "bench.references.echo", ground.bootstrap, requests, replies) as program:
         program.wait_for("ready:", READY_LIMIT)
         return one_at_a_time(ground, requests, replies)
 

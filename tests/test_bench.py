@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import measure, picture, replies, table
+from bench import measure, replies, table
 from bench.contenders import CONTENDERS
+from bench.growth import picture
 from imagebus import ConfigError
 
 ROOT = Path(__file__).parent.parent

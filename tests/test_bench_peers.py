@@ -14,8 +14,8 @@ import pytest
 
 from bench import replies
 from bench.contenders import SERVERS, Figures
-from bench.open_loop import WARM_UP, Measured, schedule
 from bench.peers import environment, mlserver, report
+from bench.peers.open_loop import WARM_UP, Measured, schedule
 from bench.peers.rounds import ROUND
 
 ROOT = Path(__file__).parent.parent

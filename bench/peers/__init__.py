@@ -1,9 +1,11 @@
 """`make bench-peers`: this project's replier beside what else serves a model over Kafka from Python.
 
 __main__.py     options, what is printed
-rounds.py       what a round measures of each server
+rounds.py       who is measured, and what a round measures of each
+open_loop.py    the load: packages leave when the clock says
 report.py       the table, and the targets that the replier meets or misses
 environment.py  the peers' own environment, from requirements.txt
 faststream_app.py  faststream_single_app.py  quix_app.py    the peers, each as its documentation shows
 mlserver.py  mlserver_model.py                  MLServer's settings and requests, and its model
+two_convolutions.py   the network of many tutorials, for `--network`
 """

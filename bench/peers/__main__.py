@@ -28,7 +28,7 @@ BUILD_LIMIT = 120.0  # seconds; TensorFlow's import on a busy machine is most of
 def main() -> int:
     parser = options("python -m bench.peers", __doc__, ROUND)
     parser.add_argument(
-        "--network", choices=NETWORKS, help="bench/two_convolutions.py, or the fastest that is shipped"
+        "--network", choices=NETWORKS, help="bench/peers/two_convolutions.py, or the fastest that is shipped"
     )
     parser.add_argument("--load-seconds", type=float, default=8.0, metavar="S", help="of each load")
     parser.set_defaults(singles=1000, keras_seconds=8.0)
@@ -52,7 +52,7 @@ def main() -> int:
 
 def build(folder: Path) -> Path:
     """Train two convolutions in a process of its own: TensorFlow must not stay in this one."""
-    with Program("-m", "bench.two_convolutions", folder) as program:
+    with Program("-m", "bench.peers.two_convolutions", folder) as program:
         return Path(program.wait_for("written:", BUILD_LIMIT)[1])
 
 

@@ -17,7 +17,7 @@ from faststream import AckPolicy, FastStream
 from faststream.confluent import KafkaBroker, KafkaPublishMessage
 from faststream.confluent.annotations import KafkaMessage
 
-from bench.onnx_model import OnnxModel, encode_reply
+from bench.references.onnx_model import OnnxModel, encode_reply
 
 BATCH = 100  # packages
 POLL = 0.005  # seconds until a batch that is not full is served as well: the least that a lone request waits

@@ -17,7 +17,7 @@ from faststream import AckPolicy, FastStream
 from faststream.confluent import KafkaBroker
 from faststream.confluent.annotations import KafkaMessage
 
-from bench.onnx_model import OnnxModel, encode_reply
+from bench.references.onnx_model import OnnxModel, encode_reply
 
 
 def app(bootstrap: str, requests: str, replies: str, group: str, path: str) -> FastStream:

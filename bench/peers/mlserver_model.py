@@ -11,7 +11,7 @@ import base64
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
-from bench.onnx_model import OnnxModel
+from bench.references.onnx_model import OnnxModel
 
 
 class Classifier(MLModel):  # type: ignore[misc]  # MLServer is not installed where types are checked

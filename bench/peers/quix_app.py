@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import TopicPartition
 from quixstreams import Application
 
-from bench.onnx_model import OnnxModel, encode_reply
+from bench.references.onnx_model import OnnxModel, encode_reply
 
 
 class AnnouncedApplication(Application):  # type: ignore[misc]  # not installed where types are checked

@@ -85,7 +85,7 @@ def caller(
     which: Server, ground: Ground, requests: str, replies: str, rate: float | str, amount: float
 ) -> Program:
     where = (ground.bootstrap, requests, replies, "raw" if which.reads_backlog else "v2")
-    return Program("-m", "bench.open_loop", *where, str(rate), str(amount))
+    return Program("-m", "bench.peers.open_loop", *where, str(rate), str(amount))
 
 
 def killed(which: Server, ground: Ground, name: str, rate: float) -> Figures:

@@ -1,6 +1,6 @@
 """The upper bound: ONNX Runtime alone on images that are already in memory.
 
-    python -m bench.bare MODEL SAMPLE BATCH IMAGES
+    python -m bench.references.bare MODEL SAMPLE BATCH IMAGES
 
 It has a thread for each core, which share the work of each image; the replier gives each thread images of its own.
 """

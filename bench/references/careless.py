@@ -1,6 +1,6 @@
 """The replier without its guarantee: replies are sent and offsets committed in the background, unwaited for.
 
-    python -m bench.careless -f kafka.config -t1 requests -t2 replies ...
+    python -m bench.references.careless -f kafka.config -t1 requests -t2 replies ...
 
 The same loop, model and checks as `replier.py`; only `commit` returns at once. What its guarantee costs
 is the difference.

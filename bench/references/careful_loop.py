@@ -1,6 +1,6 @@
 """What a careful person writes in an afternoon: batches, confirmed replies, offsets after them. The bar.
 
-    python -m bench.careful_loop BOOTSTRAP REQUESTS REPLIES GROUP MODEL
+    python -m bench.references.careful_loop BOOTSTRAP REQUESTS REPLIES GROUP MODEL
 
 As safe as the replier against a kill: a batch's offsets are committed when the broker has confirmed its
 replies. That happens beside the model, one batch deep. Nothing else is done: no request is checked, no
@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from bench.onnx_model import OnnxModel, encode_reply
+from bench.references.onnx_model import OnnxModel, encode_reply
 
 BATCH = 100  # packages
 

@@ -71,7 +71,7 @@ class Cloud:
 
     def command(self, requests: str, replies: str, program: str) -> list[str]:
         """The replier as a user types it, or the echo."""
-        if program == "bench.pubsub_echo":
+        if program == "bench.pubsub.echo":
             return ["-m", program, str(self.account), requests, replies]
         bus = ["-f", str(self.account), "-t1", requests, "-t2", replies, "-c", "google"]
         return [program, *bus, "--model", str(self.ground.model), "--metrics-port", str(METRICS_PORT)]
@@ -108,7 +108,7 @@ def warm_up(cloud: Cloud) -> None:
     """Let the emulator's JVM compile itself: its first 10,000 messages cost five times as much as later ones."""
     log.info("warming up the emulator")
     for number in range(-WARM_UPS, 0):
-        backlog("bench.pubsub_echo", cloud, number)
+        backlog("bench.pubsub.echo", cloud, number)
 
 
 def answered(running: Program, program: str) -> int:
@@ -149,8 +149,8 @@ bare = partial(on_kafka, partial(contenders.bare, 100))
 CONTENDERS: dict[str, tuple[str, Callable[[Cloud, int], Figures]]] = {
     "kafka": ("replier.py on Kafka", partial(on_kafka, contenders.CONTENDERS["replier"])),
     "kafka-alone": ("replier.py on Kafka", partial(on_kafka, contenders.replier_alone)),
-    "ceiling": ("the emulator without a model", partial(backlog, "bench.pubsub_echo")),
-    "ceiling-alone": ("the emulator without a model", partial(alone, "bench.pubsub_echo")),
+    "ceiling": ("the emulator without a model", partial(backlog, "bench.pubsub.echo")),
+    "ceiling-alone": ("the emulator without a model", partial(alone, "bench.pubsub.echo")),
     "bare": (BARE, bare),
     "pubsub": ("**replier.py on the emulator**", partial(backlog, "replier.py")),
     "bare-again": (BARE, bare),

@@ -1,6 +1,6 @@
 """The network of many tutorials, to measure with beside the shipped ones: two convolutions, 225,034 parameters.
 
-    python -m bench.two_convolutions FOLDER
+    python -m bench.peers.two_convolutions FOLDER
 
 Built and trained anew from a fixed seed; a little, on the shipped sample: random weights find all labels of an
 image about as likely, and then no reply can be told from a wrong one.

@@ -1,6 +1,6 @@
 """Many requestors in one process, each with a connection of its own: what they cost together.
 
-    python -m bench.requestors CONFIG REQUESTS REPLIES COUNT PACKAGES [own]
+    python -m bench.growth.requestors CONFIG REQUESTS REPLIES COUNT PACKAGES [own]
 
 Together they have `IN_FLIGHT` packages under way. With `own`, each asks for its replies in one partition.
 """

@@ -1,7 +1,7 @@
 """Load that does not wait for its answers: packages leave when the clock says, whoever keeps up or not.
 
-    python -m bench.open_loop BOOTSTRAP REQUESTS REPLIES FORMAT RATE SECONDS
-    python -m bench.open_loop BOOTSTRAP REQUESTS REPLIES FORMAT alone COUNT
+    python -m bench.peers.open_loop BOOTSTRAP REQUESTS REPLIES FORMAT RATE SECONDS
+    python -m bench.peers.open_loop BOOTSTRAP REQUESTS REPLIES FORMAT alone COUNT
 
 The moments are fixed beforehand, as of callers that know nothing of each other (a Poisson process), and
 the latency of a package is counted from its moment, not from when it was really sent: while a server

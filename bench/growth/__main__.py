@@ -115,7 +115,7 @@ def measure_requestors(config: Path, count: int, packages: int, own: bool) -> li
     arguments = [str(config), requests, replies, str(count), str(packages)] + ["own"] * own
     with Program("replier.py", *bus) as replier:
         replier.wait_for("ready:", READY_LIMIT)
-        with Program("-m", "bench.requestors", *arguments) as program:
+        with Program("-m", "bench.growth.requestors", *arguments) as program:
             done = json.loads(program.wait_for("done:", LIMIT)[1])
             resident = program.resident_mb()[1]
     images = done["packages"] * PACKAGE

@@ -1,6 +1,6 @@
 """What the emulator can do at all: every request gets the same answer, and no model is asked.
 
-    python -m bench.pubsub_echo GOOGLE_JSON REQUESTS REPLIES
+    python -m bench.pubsub.echo GOOGLE_JSON REQUESTS REPLIES
 
 The same messages asked for, the same number published as they come, and acknowledged, with nothing decoded
 and nothing kept, in the quickest of the ways that were tried.
@@ -13,7 +13,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from bench.echo import REPLY
+from bench.references.echo import REPLY
 from imagebus.transports.pubsub.account import read_service_account
 from imagebus.transports.pubsub.attributes import PubsubMessage
 from imagebus.transports.pubsub.clients import AcknowledgeRequest, Clients, PublishRequest, PullRequest

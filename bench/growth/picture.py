@@ -1,6 +1,6 @@
 """The picture of how cost grows, drawn from the tables of `docs/benchmarks.md`, so that the two cannot differ.
 
-    python -m bench.picture [--page docs/benchmarks.md] [--picture docs/growth.png]
+    python -m bench.growth.picture [--page docs/benchmarks.md] [--picture docs/growth.png]
 
 A page that lacks a table is refused in one line.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imagebus import ConfigError, cli
 
-FOLDER = Path(__file__).parent.parent / "docs"
+FOLDER = Path(__file__).parents[2] / "docs"
 # Section of the page -> the column that grows in it.
 GROWS = {
     "Packages": "images in a package",
@@ -95,7 +95,7 @@ def draw(curves: dict[str, list[Curve]], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.picture", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m bench.growth.picture", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--page", type=Path, default=FOLDER / "benchmarks.md", metavar="FILE")
     parser.add_argument("--picture", type=Path, default=FOLDER / "growth.png", metavar="FILE")

@@ -1,6 +1,6 @@
 """What the bus alone costs: every request gets the same answer, and no model is asked.
 
-    python -m bench.echo BOOTSTRAP REQUESTS REPLIES [GROUP]
+    python -m bench.references.echo BOOTSTRAP REQUESTS REPLIES [GROUP]
 
 The least that can answer over Kafka: nothing is checked, confirmed or committed. The reply is a valid
 one of five predictions, so that the same client can wait for it.

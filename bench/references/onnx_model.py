@@ -1,4 +1,4 @@
-"""The model of every contender but the replier: ONNX Runtime on packages as they come off the wire.
+"""The model of the careful loop and of the peers: ONNX Runtime on packages as they come off the wire.
 
 It imports nothing of the project, so that it works in the peers' environment as well.
 """
@@ -25,7 +25,7 @@ Prediction = tuple[str, float]  # label and probability of an image
 
 
 class OnnxModel:
-    """A served model file; see `bench/two_convolutions.py` for where other than the shipped one come from.
+    """A served model file; see `bench/peers/two_convolutions.py` for where other than the shipped one come from.
 
     A large batch is shared by the cores: each runs the whole network on its part, so that none waits for
     another before the end. ONNX Runtime's own threads gain less here, for more CPU time.
