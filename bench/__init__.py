@@ -9,4 +9,6 @@ table.py        medians and spread as text and as JSON
 poison.py       a run of its own: one package in twenty is bad
 references/     the programs that the replier is measured against
 peers/  growth/  pubsub/   runs of their own: beside other frameworks; as things grow; on Google's emulator
+
+Imports run one way: the runs of their own import what is here and in `references/`, never the reverse.
 """

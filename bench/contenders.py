@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 
 from bench.ground import PACKAGE, REQUESTS, Encode, Ground, fill, open_topics
-from bench.peers import mlserver
-from bench.peers.environment import PYTHON
 from bench.program import BenchFailed, Program
 from bench.replies import Outcome, Topic, check
 from imagebus import Client, connect
@@ -91,17 +89,6 @@ SERVERS = {
         Server("careful-loop", partial(loop_command, "bench.references.careful_loop")),
         Server("keras-loop", partial(loop_command, "bench.references.keras_loop", keras=True)),
         Server("echo", partial(loop_command, "bench.references.echo")),
-        Server("faststream", partial(loop_command, "bench.peers.faststream_app"), PYTHON),
-        Server("faststream-single", partial(loop_command, "bench.peers.faststream_single_app"), PYTHON),
-        Server("quix", partial(loop_command, "bench.peers.quix_app"), PYTHON),
-        Server(
-            "mlserver",
-            mlserver.arguments,
-            PYTHON,
-            encode=mlserver.encode_request,
-            wait_until_ready=mlserver.wait_until_ready,
-            reads_backlog=False,
-        ),
     )
 }
 

@@ -16,7 +16,7 @@ from bench import replies
 from bench.contenders import SERVERS, Figures
 from bench.peers import environment, mlserver, report
 from bench.peers.open_loop import WARM_UP, Measured, schedule
-from bench.peers.rounds import ROUND
+from bench.peers.rounds import PEERS, ROUND
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,9 +124,11 @@ def test_labels_are_read_from_both_kinds_of_replies() -> None:
 
 
 def test_only_who_is_in_the_peers_environment_runs_in_it() -> None:
-    elsewhere = {name for name, server in SERVERS.items() if server.python != Path(sys.executable)}
+    servers = {**SERVERS, **PEERS}
 
-    assert elsewhere == {"faststream", "faststream-single", "quix", "mlserver"}
+    elsewhere = {name for name, server in servers.items() if server.python != Path(sys.executable)}
+
+    assert elsewhere == set(PEERS) == {"faststream", "faststream-single", "quix", "mlserver"}
     assert elsewhere < set(ROUND)
 
 

@@ -14,9 +14,8 @@ import tempfile
 from pathlib import Path
 
 from bench import table
-from bench.contenders import SERVERS
 from bench.peers import environment, report
-from bench.peers.rounds import ROUND
+from bench.peers.rounds import PEERS, ROUND
 from bench.program import ROOT, Program
 from bench.run import measure, options, write_json
 from imagebus import cli
@@ -33,7 +32,7 @@ def main() -> int:
     parser.add_argument("--load-seconds", type=float, default=8.0, metavar="S", help="of each load")
     parser.set_defaults(singles=1000, keras_seconds=8.0)
     args = parser.parse_args()
-    if any(name in SERVERS and SERVERS[name].python == environment.PYTHON for name in args.only):
+    if PEERS.keys() & args.only:
         environment.set_up()
     with tempfile.TemporaryDirectory(prefix="imagebus-bench-") as folder:
         if args.network == "tiny":

@@ -12,17 +12,44 @@ import json
 import time
 from functools import partial
 
-from bench.contenders import CONTENDERS, SERVERS, Contender, Figures, Server, backlog, serve_backlog
+from bench.contenders import (
+    CONTENDERS,
+    SERVERS,
+    Contender,
+    Figures,
+    Server,
+    backlog,
+    loop_command,
+    serve_backlog,
+)
 from bench.ground import PACKAGE, Ground, open_topics
+from bench.peers import mlserver
+from bench.peers.environment import PYTHON
 from bench.program import Program
 from bench.replies import Topic, check
 
 HALF, MOST = 0.5, 0.9  # of the packages a second that a server made of the backlog
-PEERS = ("faststream", "quix", "mlserver")
 KILL_AFTER = 0.4  # of a load's time: then the server is killed
 CALLS_LIMIT = 90.0  # seconds for all answers; an overloaded server needs several times its load's time
 ECHO_LIMIT = 60.0  # seconds
 ECHO_RATE = 4000.0  # packages a second: 90 % of what two convolutions leave to ask for on two cores
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Server("faststream", partial(loop_command, "bench.peers.faststream_app"), PYTHON),
+        Server("faststream-single", partial(loop_command, "bench.peers.faststream_single_app"), PYTHON),
+        Server("quix", partial(loop_command, "bench.peers.quix_app"), PYTHON),
+        Server(
+            "mlserver",
+            mlserver.arguments,
+            PYTHON,
+            encode=mlserver.encode_request,
+            wait_until_ready=mlserver.wait_until_ready,
+            reads_backlog=False,
+        ),
+    )
+}
 
 
 def server(which: Server, ground: Ground, round_number: int) -> Figures:
@@ -47,7 +74,7 @@ def echo(ground: Ground, round_number: int) -> Figures:
 
 def faststream_single(ground: Ground, round_number: int) -> Figures:
     """FastStream without batches, on as much of the backlog as it can serve in the Keras loop's time."""
-    which = SERVERS["faststream-single"]
+    which = PEERS["faststream-single"]
     return serve_backlog(which, ground, f"{which.name}-{round_number}", ground.keras_seconds).figures
 
 
@@ -118,7 +145,7 @@ ROUND: dict[str, Contender] = {
     "echo": echo,
     "replier": partial(server, SERVERS["replier"]),
     "careful-loop": partial(server, SERVERS["careful-loop"]),
-    **{name: partial(server, SERVERS[name]) for name in PEERS},
+    **{name: partial(server, PEERS[name]) for name in ("faststream", "quix", "mlserver")},
     "faststream-single": faststream_single,
     "keras-loop": keras_loop,
 }
