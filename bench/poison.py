@@ -269,7 +269,7 @@ def note(seen: Seen, number: int, code: str) -> None:
     seen.codes[number] = code
 
 
-def report(load: Load, seen: Seen, resident: list[float], pids: tuple[int, int]) -> bool:
+def report(load: Load, seen: Seen, resident: list[float]) -> bool:
     """Print the table; whether all is as it must be."""
     sent: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -288,15 +288,12 @@ def report(load: Load, seen: Seen, resident: list[float], pids: tuple[int, int])
     low, high = min(warm), max(warm)
     spread = high / low - 1
     print(f"{len(seen.codes):,} of {load.packages:,} packages have an outcome, {len(load.kinds):,} are bad")
-    print(
-        f"repeated {seen.repeated}, wrong predictions {seen.wrong}, pid {pids[0]} before and {pids[1]} after"
-    )
+    print(f"repeated {seen.repeated}, wrong predictions {seen.wrong}")
     print(
         f"resident memory after the first {WARM_UP:.0%}: {low:.0f} to {high:.0f} MB (+{spread:.1%}); "
         f"by tenths: {', '.join(f'{each:.0f}' for each in resident[len(resident) // 10 - 1 :: len(resident) // 10])}"
     )
-    as_it_must = sent == right and not seen.repeated and not seen.wrong and pids[0] == pids[1]
-    return as_it_must and spread <= FLAT
+    return sent == right and not seen.repeated and not seen.wrong and spread <= FLAT
 
 
 def main() -> int:
@@ -319,14 +316,12 @@ def main() -> int:
         log.info(f"{args.packages:,} packages of {PACKAGE} images, {len(load.kinds):,} of them bad")
         with Program(*replier_command(ground, REQUESTS, REPLIES, group="poison")) as replier:
             replier.wait_for("ready:", READY_LIMIT)
-            pid = replier.pid
             started = time.monotonic()
             resident = serve(ground, load, replier)
             log.info(f"all have an outcome after {time.monotonic() - started:.0f} s")
             replier.check()
-            pids = (pid, replier.pid)
         seen = read_outcomes(ground)
-    return 0 if report(load, seen, resident, pids) else cli.EXIT_FAILED
+    return 0 if report(load, seen, resident) else cli.EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -65,11 +65,6 @@ class Program:
             if word in line:
                 return when, line.partition(word)[2].strip()
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._child.pid
-
     def check(self) -> None:
         """Raise `BenchFailed` when the process has ended."""
         if self._child.poll() is not None:

@@ -191,14 +191,8 @@ def main() -> int:
                     log.info("%s: %s: %s", what, case, cost)
                 print("\n".join(markdown(head, lines)), end="\n\n", flush=True)
         if "requestors" in args.only.split(","):
-            head = [
-                "requestors",
-                "read",
-                "images/s",
-                "replies read for each",
-                "their CPU ms / 1,000",
-                "peak MB",
-            ]
+            head = ["requestors", "read", "images/s", "replies read for each"]
+            head += ["their CPU ms / 1,000", "peak MB"]
             lines = [
                 measure_requestors(config, count, args.images // PACKAGE, own)
                 for own in (False, True)
