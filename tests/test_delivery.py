@@ -11,6 +11,7 @@ import struct
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -606,6 +607,32 @@ def test_a_reply_that_is_too_large_has_its_error_and_its_neighbours_their_replie
     found = dict(records(broker, bus.replies))
     assert len(records(broker, bus.replies)) == 5
     assert [found[b"%d" % place] == b"too large" for place in range(5)] == [False, True, False, True, False]
+
+
+def test_many_replies_too_large_for_their_topic_cost_few_transactions(
+    bus: Bus, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})  # kept while its future runs
+    small = NewTopic(bus.replies, num_partitions=1, config={"max.message.bytes": "1000"})
+    admin.create_topics([small])[bus.replies].result()
+    with KafkaBus(
+        read_settings(bus.config), topics=[bus.requests], partitions=1, transactional_id="many"
+    ) as connection:
+        member = connection.join(bus.requests, "group")
+        for number in range(45):
+            connection.publish(Message(bus.requests, b"%d" % number, key=b"1"))
+        received: list[Message] = []
+        while len(received) < 45:
+            received += member.receive(45 - len(received), 1.0)
+        outgoing = [Message(bus.replies, bytes(990 if place % 2 else 800)) for place in range(45)]
+
+        member.commit(received, outgoing, lambda _: Message(bus.replies, b"too large")).result()
+
+    sizes = [len(value or b"") for _, value in records(broker, bus.replies)]
+    assert Counter(sizes) == {800: 23, len(b"too large"): 22}
+    assert (
+        len([line for line in caplog.messages if "starting anew" in line]) == 2
+    )  # together, and each by itself
 
 
 def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offset_was_unknown(

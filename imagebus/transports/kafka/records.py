@@ -36,6 +36,21 @@ def place_of(record: Record) -> tuple[int, int]:
     return number, offset
 
 
+def record_bytes(message: Message) -> int:
+    """The size of a message as the only record of a batch, less what is the same for all.
+
+    As in Kafka's "Record" of its message format, version 2: lengths and the count of headers are zigzag varints.
+    """
+    parts = [message.key or b"", message.value]
+    for name, value in message.headers:
+        parts += [name.encode(), value or b""]
+    return sum(len(part) + _varint_bytes(len(part)) for part in parts) + _varint_bytes(len(message.headers))
+
+
+def _varint_bytes(number: int) -> int:
+    return max(1, -(-(2 * number).bit_length() // 7))
+
+
 # Not `record.headers()`: Python 3.11 and later, once that line has run some ten times, calls C code without a look at
 # whether it failed. The driver's broken list for a name that is not UTF-8 would get through, and end the process.
 _ask_for_headers = operator.methodcaller("headers")

@@ -89,6 +89,12 @@ class Clients:
         self._theirs = theirs
         self._on_error = on_error
 
+    @property
+    def compress(self) -> bool:
+        """Whether producers compress what they send."""
+        named = (self._theirs.get(key, "none") for key in ("compression.type", "compression.codec"))
+        return any(name != "none" for name in named)
+
     def admin(self) -> AdminClient:
         """A client for topics and metadata. Keep it while its futures run."""
         admin: AdminClient = self._make(AdminClient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +21,12 @@ from imagebus.transports.kafka.delivery import (
     Batch,
     Finish,
     FinishBy,
+    earliest,
     nothing_left,
     smaller,
 )
 from imagebus.transports.kafka.errors import DENIED, raise_translated, translate
+from imagebus.transports.kafka.records import record_bytes
 from imagebus.transports.kafka.sender import produce
 from imagebus.transports.kafka.settings import Clients
 from imagebus.wire.message import Message
@@ -76,6 +79,8 @@ class ExactlyOnce:
         sending = list(outgoing)
         try:
             while (refused := self._transact(sending, ends, consumer, finish_by)) is not None:
+                if time.monotonic() > earliest(math.inf, finish_by()):
+                    raise CommitFailed("the transaction was not committed: its time is over")
                 for place, message in smaller(refused, instead).items():
                     sending[place] = message
         except Exception as error:  # also what `instead` raises
@@ -101,7 +106,7 @@ class ExactlyOnce:
             batch = Batch(partial(produce, producer), outgoing)
             refused = batch.refused  # what a broker refuses joins them at the commit
             if refused:
-                self._start_anew("a reply is too large", finish_by)
+                self._abort("a reply is too large", finish_by)
                 return refused
             if ends:
                 member = consumer.consumer_group_metadata()
@@ -110,14 +115,16 @@ class ExactlyOnce:
                 _within(ADDING_SECONDS, partial(self._retry, add))
             self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
         except KafkaException as error:
-            return self._give_up(error, finish_by, refused)
+            return self._give_up(error, finish_by, refused, outgoing)
         except TimeoutError:
             reason = "its offsets were not added in time"
             self._start_anew(reason, finish_by)
             raise CommitFailed(f"the transaction was not committed: {reason}") from None
         return None
 
-    def _give_up(self, error: KafkaException, finish_by: FinishBy, refused: list[int]) -> list[int]:
+    def _give_up(
+        self, error: KafkaException, finish_by: FinishBy, refused: list[int], outgoing: Sequence[Message]
+    ) -> list[int]:
         """Leave the transaction behind: see `_transact`; or raise what makes going on pointless."""
         reason: KafkaError = error.args[0]
         if reason.fatal() or reason.code() in DENIED:
@@ -130,11 +137,39 @@ class ExactlyOnce:
             raise CommitFailed(f"the transaction was not committed: {reason.str()}")
         if self._one_by_one:
             self._start_anew("a reply is too large", finish_by)
-            return refused
+            return self._as_large_as(refused, outgoing)
         # Together they were too large: nobody knows yet which of them are.
         self._one_by_one = True
         self._start_anew("its replies are too large to be sent together", finish_by)
         return []
+
+    def _as_large_as(self, refused: Sequence[int], outgoing: Sequence[Message]) -> list[int]:
+        """The refused places, and those that would be refused next, at the price of a new producer each.
+
+        A broker judges what it receives: of compressed records only it knows how large they are.
+        """
+        if self._clients.compress:
+            return list(refused)
+        limits: dict[str, int] = {}
+        for message in map(outgoing.__getitem__, refused):
+            size = record_bytes(message)
+            limits[message.topic] = min(limits.get(message.topic, size), size)
+        return [
+            place
+            for place, message in enumerate(outgoing)
+            if message.topic in limits and record_bytes(message) >= limits[message.topic]
+        ]
+
+    def _abort(self, reason: str, finish_by: FinishBy) -> None:
+        """Abort a transaction of which the brokers refused nothing: sooner done than a new producer.
+
+        librdkafka waits for what is on its way before it aborts, so nothing is late (`_start_anew`). After a
+        broker's refusal it would go on with a gap in the sequence numbers, and the next transaction would fail.
+        """
+        try:
+            self._retry(lambda: self._producer.abort_transaction(TRANSACTION_SECONDS))
+        except KafkaException as error:
+            self._start_anew(f"{reason}, and {error.args[0].str()}", finish_by)
 
     def _start_anew(self, reason: str, finish_by: FinishBy) -> None:
         """Replace the producer.
