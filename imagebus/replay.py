@@ -98,18 +98,20 @@ def replay_dead_letters(
             break
         if not letters and time.time() * 1000 > began + JOIN_SECONDS * 1000:
             raise TransportError(f"topic {dead_letter_topic!r} could not be read within {JOIN_SECONDS:.0f} s")
-        chosen, again = [], []
+        chosen, again, staying = [], [], []
         for letter in letters:
             reason = _reason_to_keep(letter, code, max_rounds)
             yield f"{_code(letter)}, {len(letter.value)} bytes: {reason or 'sent back'}"
             if reason is None:
                 chosen.append(letter)
                 again.append(_sent_back(letter, topic))
-        sent += len(again)
-        kept += len(letters) - len(again)
+            else:
+                staying.append(letter)
+        sent += len(chosen)
+        kept += len(staying)
         if not dry_run:
+            member.commit(staying).result()  # first: a replay that dies in between sends nothing twice
             member.commit(chosen, again).result()
-            member.commit(letters).result()  # those that stay are done with, too
     if dry_run and doubtful:
         yield "a replay was killed here: only a real one gets behind the letters that it held, so there may be more"
     yield f"{'would send' if dry_run else 'sent'} {sent} back to {topic}, {kept} stay in {dead_letter_topic}"

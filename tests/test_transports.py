@@ -189,6 +189,24 @@ def test_committed_messages_do_not_come_again_to_the_group(buses: Buses) -> None
     assert successor.receive(1, 0.2) == []
 
 
+def test_a_commit_of_some_messages_marks_no_others(buses: Buses) -> None:
+    buses.send(*(b"%d" % number for number in range(8)))
+    with buses.connect() as bus:
+        member = bus.join(buses.topic, "group")
+        received = receive(member, 8)
+        member.commit(received[6:]).result()
+        member.commit(received[:3]).result()
+        member.commit(received[:2]).result()  # again
+
+    successor, came = buses.member(), list[bytes]()
+    deadline = time.monotonic() + SECONDS
+    while not {message.value for message in received[3:6]} <= set(came) and time.monotonic() < deadline:
+        came += values(successor.receive(8, 0.2))
+
+    assert {message.value for message in received[3:6]} <= set(came)
+    assert not {message.value for message in received[:3]} & set(came)
+
+
 def test_messages_that_were_not_committed_come_again(buses: Buses) -> None:
     buses.send(b"1", b"2")
     with buses.connect() as bus:

@@ -97,6 +97,8 @@ class KafkaMember(Member):
         """Take newly assigned partitions at their committed offsets; count what retention ate. Never raises."""
         try:
             for each in consumer.committed(partitions, timeout=QUESTION_SECONDS):
+                if each.error is not None:
+                    raise KafkaException(each.error)
                 committed = each.offset if each.offset >= 0 else None
                 low, high = consumer.get_watermark_offsets(each, timeout=QUESTION_SECONDS)
                 if committed is not None and committed < low:

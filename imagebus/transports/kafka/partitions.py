@@ -14,6 +14,7 @@ to pay for it.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -62,6 +63,16 @@ class Partition:
     asked: Progress | None = None  # the group was last asked to remember this, and did not refuse
     suspects: range = range(0)  # a member died with the first of these in its hands, or one of the next
     deaths: int = 0  # with the first
+    open: dict[int, None] = field(
+        default_factory=dict
+    )  # offsets given out and without an outcome yet, in order
+    done: int = 0  # the offset after the last one that was given out and has an outcome
+
+    def end(self, answered: set[int]) -> int:
+        """How far the answers reach without a gap, once these offsets have one too."""
+        done = max(self.done, max(answered) + 1)
+        first_open = next((offset for offset in self.open if offset not in answered), done)
+        return min(done, first_open)
 
 
 @dataclass(slots=True)
@@ -78,16 +89,21 @@ class Partitions:
         """
         self._assignments += 1
         partition = Partition(self._assignments, position=committed, answered=committed)
+        deaths = attempts_in(metadata)
         if committed is not None:
-            partition.remembered = partition.asked = Progress(committed, metadata or NOT_BEGUN)
-        if committed is not None and (deaths := attempts_in(metadata)):
+            # Another program's metadata says of the work as little as none.
+            known = metadata if metadata and deaths else NOT_BEGUN
+            partition.remembered = partition.asked = Progress(committed, known)
+        if committed is not None and deaths:
             partition.suspects, partition.deaths = range(committed, max(committed, end)), deaths
         self.by_number[number] = partition
 
     def forget_receipts(self, number: int) -> None:
         """What was received of a partition comes again: a commit by its old receipts marks nothing as done."""
         self._assignments += 1
-        self.by_number[number].assignment = self._assignments
+        partition = self.by_number[number]
+        partition.assignment, partition.done = self._assignments, 0
+        partition.open.clear()
 
     def unclaimed(self) -> dict[int, Progress]:
         """The partitions that the group believes to be in nobody's hands, and what it shall remember of them."""
@@ -159,6 +175,7 @@ class Partitions:
         if partition is None:  # taken away while the record was on its way to us
             return Receipt(number, offset, 0)
         partition.position = offset + 1
+        partition.open[offset] = None
         self.see(number, offset)
         return Receipt(number, offset, partition.assignment)
 
@@ -175,21 +192,36 @@ class Partitions:
         return partition is not None and partition.assignment == receipt.assignment
 
     def ends(self, receipts: Iterable[Receipt]) -> dict[int, int]:
-        """The offset after the last of the received records, for each partition that is still ours."""
-        ends: dict[int, int] = {}
+        """The offset that each partition which is still ours is answered up to, once these records are.
+
+        One that was given out before them and has no outcome yet is not passed over.
+        """
+        return {
+            number: partition.end(offsets)
+            for number, offsets in self._offsets(receipts).items()
+            if (partition := self.by_number.get(number)) is not None
+        }
+
+    def _offsets(self, receipts: Iterable[Receipt]) -> dict[int, set[int]]:
+        """The offsets of the received records, for each partition that is still ours."""
+        offsets: defaultdict[int, set[int]] = defaultdict(set)
         for receipt in receipts:
             if self.is_ours(receipt):
-                ends[receipt.partition] = max(ends.get(receipt.partition, 0), receipt.offset + 1)
-        return ends
+                offsets[receipt.partition].add(receipt.offset)
+        return offsets
 
     def mark_answered(self, receipts: Sequence[Receipt], *, committed: bool) -> None:
         """Their outcomes exist, and with `committed` their offsets are stored. What was lost meanwhile is skipped."""
-        for number, end in self.ends(receipts).items():
+        for number, offsets in self._offsets(receipts).items():
             partition = self.by_number.get(number)
-            if partition is not None:
-                partition.answered = end
-                if committed:
-                    partition.remembered = partition.asked = Progress(end, begun(1))
+            if partition is None:
+                continue
+            end = partition.answered = partition.end(offsets)
+            partition.done = max(partition.done, max(offsets) + 1)
+            for offset in offsets:
+                partition.open.pop(offset, None)
+            if committed:
+                partition.remembered = partition.asked = Progress(end, begun(1))
 
     def have_suspects(self, limit: int) -> bool:
         """Whether there is anything that a member died with. `limit` is the size of a batch."""
