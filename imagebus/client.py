@@ -199,16 +199,21 @@ class Client:
             for outcome in client.stream(Package(images) for images in camera):
                 print(outcome.package.number, outcome.result)
 
-        One package is sent every `interval` seconds, however long the replies take, but none while
-        `at_most` are open: those are made up for later. `packages` is read one package ahead. What `submit`'s
-        future would raise is an outcome too. A bus that has failed for good ends the iteration with its
-        `TransportError`; the packages that are open then have no outcome. `Stream.stop` ends it early.
+        One package is sent every `interval` seconds, however long the replies take, but none while `at_most` are
+        open: those are made up for later. That is done on a thread of its own, from the first `next` on, which reads
+        `packages` one ahead; what they raise is raised behind the outcomes of what was sent. What `submit`'s future
+        would raise is an outcome too. A bus that has failed for good ends the iteration with its `TransportError`;
+        the packages that are open then have no outcome. `Stream.stop` ends it early. Raises `ValueError` for an
+        `at_most` below 1.
 
         With `state`, each package is on disk from before it is sent until its outcome was handed out and the
         next one is asked for; what an earlier process left there is sent first, at once, under the same ids.
         `on_silence` is called when packages are open and no outcome has come for two seconds, and not again
         until one has. `timeout` and `top` are as in `submit`.
         """
+
+        if at_most < 1:
+            raise ValueError(f"at_most is {at_most}: nothing would ever be sent")
 
         def send(package: Package) -> Future[Reply]:
             return self.submit(package.images, timeout=timeout, top=top, id=package.id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,10 +27,19 @@ class Outcome:
     result: Reply | ImageBusError
 
 
+class _End:
+    """Nothing more is sent: there are no more packages, or `error` came in their place."""
+
+    def __init__(self, error: Exception | None = None, *, at_once: bool = False) -> None:
+        self.error = error
+        self.at_once = at_once  # raise it before the outcomes of what is open: they may never come
+
+
 class Stream(Iterator[Outcome]):
     """The outcomes of many packages, in the order in which they become known. `Client.stream` makes it.
 
-    Packages are sent while the next outcome is waited for, on the thread that asks for it.
+    Packages are read and sent on a thread of their own, from the first `next` on. So neither a source that is slow,
+    such as a camera, holds up outcomes, nor a slow reader of outcomes what is to be sent.
     """
 
     def __init__(
@@ -43,7 +54,7 @@ class Stream(Iterator[Outcome]):
         on_silence: Callable[[], object],
     ) -> None:
         self.sent = 0  # packages
-        self.open = 0  # of those, without an outcome that was handed out
+        self._done = 0  # of those, whose outcome was handed out, and the next one asked for
         self._submit = submit
         self._failure = failure
         self._packages = packages
@@ -51,9 +62,18 @@ class Stream(Iterator[Outcome]):
         self._at_most = at_most
         self._state = state
         self._on_silence = on_silence
-        self._finished: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()  # None: stop
+        self._events: queue.SimpleQueue[Outcome | _End | None] = queue.SimpleQueue()  # None: stop
+        # Wakes the sending thread. A queue, since a signal handler may put into it.
+        self._go_on: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_full = False
         self._stopped = False
-        self._outcomes = self._run()
+        self._sending = threading.Lock()
+        self._outcomes = self._hand_out()
+
+    @property
+    def open(self) -> int:
+        """How many packages were sent and have no outcome that was handed out and is done with."""
+        return self.sent - self._done
 
     def __next__(self) -> Outcome:
         return next(self._outcomes)
@@ -64,63 +84,107 @@ class Stream(Iterator[Outcome]):
         Safe to call from a signal handler, and from another thread.
         """
         self._stopped = True
-        self._finished.put(None)
+        self._go_on.put(None)
+        self._events.put(None)
 
-    def _run(self) -> Iterator[Outcome]:
-        for package in self._state.load() if self._state else []:
-            self._send(package)
-        packages = iter(self._packages)
-        upcoming = next(packages, None)  # one ahead, so that the end is known when the last outcome is
-        next_send = silent_since = time.monotonic()
-        waiting = False  # that was reported, and nothing has come since
-        while upcoming is not None or self.open:
-            now = time.monotonic()
-            wait = _until(next_send, now)
-            if upcoming is not None and not self._stopped and now >= next_send and self.open < self._at_most:
+    # --- on the thread that asks for outcomes --------------------------------------------------
+
+    def _hand_out(self) -> Iterator[Outcome]:
+        threading.Thread(target=self._send_all, name="imagebus-stream", daemon=True).start()
+        try:
+            yield from self._until_the_end()
+        finally:
+            self.stop()
+            with self._sending:  # what is just being sent is counted
+                pass
+
+    def _until_the_end(self) -> Iterator[Outcome]:
+        end: _End | None = None
+        silent_since = time.monotonic()
+        reported = False  # and nothing has come since
+        while end is None or self.open:
+            try:
+                event = self._events.get(timeout=LISTEN_SECONDS)
+            except queue.Empty:
+                now = time.monotonic()
                 if not self.open:
                     silent_since = now
-                if self._state:
-                    self._state.add(upcoming)
-                self._send(upcoming)
-                upcoming = next(packages, None)
-                next_send += self._interval
-                wait = 0.0  # another may be due, but what is known by now is handed out first
-            if self.open and not waiting and now - silent_since > SILENCE_SECONDS:
-                self._on_silence()
-                waiting = True
-            try:
-                outcome = self._finished.get(timeout=wait)
-            except queue.Empty:
+                elif not reported and now - silent_since > SILENCE_SECONDS:
+                    self._on_silence()
+                    reported = True
                 continue
-            if outcome is None:
-                return
+            if event is None:
+                break
+            if isinstance(event, _End):
+                end = event
+                if end.at_once:
+                    break
+                continue
             failure = self._failure()
-            if failure is not None and outcome.result is failure:
+            if failure is not None and event.result is failure:
                 raise failure  # it is no outcome of this package, which stays open
-            self.open -= 1
-            silent_since, waiting = time.monotonic(), False
-            yield outcome
+            yield event
             if self._state:
-                self._state.remove(outcome.package.id)
+                self._state.remove(event.package.id)
+            silent_since, reported = time.monotonic(), False
+            self._done += 1
+            if self._is_full:
+                self._go_on.put(None)
+        if end is not None and end.error is not None:
+            raise end.error
+
+    # --- on the sending thread -----------------------------------------------------------------
+
+    def _send_all(self) -> None:
+        try:
+            for package in self._state.load() if self._state else []:
+                self._send(package)
+            self._events.put(_End(self._send_in_time()))
+        except Exception as error:
+            self._events.put(_End(error, at_once=True))
+
+    def _send_in_time(self) -> Exception | None:
+        """Send each package when its time has come, to the end of them; what their source raised, if it did."""
+        packages = iter(self._packages)
+        next_send = time.monotonic()
+        while True:
+            try:
+                package = next(packages, None)
+            except Exception as error:
+                return error
+            if package is None or not self._wait_until(next_send):
+                return None
+            with self._sending:
+                if self._stopped:
+                    return None
+                if self._state:
+                    self._state.add(package)
+                self._send(package)
+            next_send += self._interval
+
+    def _wait_until(self, moment: float) -> bool:
+        """Wait for the moment, and until fewer than `at_most` are open; False when it was stopped."""
+        while not self._stopped:
+            self._is_full = self.open >= self._at_most
+            left = moment - time.monotonic()
+            if left <= 0 and self.open < self._at_most:
+                return True
+            with suppress(queue.Empty):
+                self._go_on.get(timeout=None if left <= 0 else left)
+        return False
 
     def _send(self, package: Package) -> None:
         self.sent += 1
-        self.open += 1
         try:
             reply = self._submit(package)
         except TooLarge as error:  # the next one may fit; any other error is of the bus
-            self._finished.put(Outcome(package, error))
+            self._events.put(Outcome(package, error))
         else:
             reply.add_done_callback(partial(self._keep, package))
 
     def _keep(self, package: Package, reply: Future[Reply]) -> None:
         """Called on the client's thread, or at once."""
         try:
-            self._finished.put(Outcome(package, reply.result()))
+            self._events.put(Outcome(package, reply.result()))
         except ImageBusError as error:
-            self._finished.put(Outcome(package, error))
-
-
-def _until(moment: float, now: float) -> float:
-    """The seconds until then, at most as long as one listens; as long where the moment has passed."""
-    return min(moment - now, LISTEN_SECONDS) if moment > now else LISTEN_SECONDS
+            self._events.put(Outcome(package, error))
