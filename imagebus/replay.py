@@ -11,6 +11,7 @@ import argparse
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 
 from imagebus import cli
@@ -23,6 +24,7 @@ from imagebus.wire.message import Message
 log = logging.getLogger(__name__)
 
 ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
+REPLAY = "dead_letter_replay"  # header: which replay sent it back last
 BATCH = 100  # dead letters at once
 QUIET_SECONDS = 2.0  # without another dead letter, once the topic is being read: that was the last one
 JOIN_SECONDS = 30.0  # until the topic is being read; a killed replay's place in the group is free after 6
@@ -75,8 +77,9 @@ def replay_dead_letters(
 ) -> Iterator[str]:
     """Send what is in `dead_letter_topic` back to `topic`, and yield a line on each message.
 
-    Only what was there when this began: what is sent back may come here again at once. `group` remembers
-    how far it got, so that nothing is sent back twice by two calls. With `code` only
+    Of each partition up to the first letter that this call itself sent back, which has come here again at once. That
+    is told by a header and not by the time: clocks differ. `group` remembers how far it got, so that nothing is sent
+    back twice by two calls. With `code` only
     letters of that code are sent; one that was sent back `max_rounds` times stays where it is, and so does
     one that was cut off. With `dry_run` nothing is sent or remembered. Raises `TransportError`.
     """
@@ -86,17 +89,30 @@ def replay_dead_letters(
         assigned.set()
 
     member = bus.join(dead_letter_topic, group, on_assigned=on_assigned)
-    sent = kept = 0
+    this = str(uuid.uuid4())
+    sent = kept = back = 0
+    ended: set[int] = set()  # partitions of which the rest is left to another call
     doubtful = False  # a replay died with some of these in its hands
-    began = time.time() * 1000
+    began = last = time.monotonic()
     while True:
         was_assigned = assigned.is_set()
         received = member.receive(BATCH, QUIET_SECONDS)
         doubtful = doubtful or any(letter.attempt > 1 for letter in received)
-        letters = [letter for letter in received if not _is_newer(letter, began)]
-        if not letters and was_assigned:
+        letters = []
+        for letter in received:
+            partition = None if letter.position is None else letter.position.partition
+            if letter.header(REPLAY) == this and partition is not None:
+                ended.add(partition)
+            if letter.header(REPLAY) == this or partition in ended:
+                back += 1
+            else:
+                letters.append(letter)
+        now = time.monotonic()
+        if letters or not was_assigned:
+            last = now
+        if was_assigned and (not received or now - last > QUIET_SECONDS):
             break
-        if not letters and time.time() * 1000 > began + JOIN_SECONDS * 1000:
+        if not letters and not was_assigned and now > began + JOIN_SECONDS:
             raise TransportError(f"topic {dead_letter_topic!r} could not be read within {JOIN_SECONDS:.0f} s")
         chosen, again, staying = [], [], []
         for letter in letters:
@@ -104,7 +120,7 @@ def replay_dead_letters(
             yield f"{_code(letter)}, {len(letter.value)} bytes: {reason or 'sent back'}"
             if reason is None:
                 chosen.append(letter)
-                again.append(_sent_back(letter, topic))
+                again.append(_sent_back(letter, topic, this))
             else:
                 staying.append(letter)
         sent += len(chosen)
@@ -112,8 +128,10 @@ def replay_dead_letters(
         if not dry_run:
             member.commit(staying).result()  # first: a replay that dies in between sends nothing twice
             member.commit(chosen, again).result()
-    if dry_run and doubtful:
+    if (dry_run or back) and doubtful:
         yield "a replay was killed here: only a real one gets behind the letters that it held, so there may be more"
+    if back:
+        yield f"{back} came to {dead_letter_topic} meanwhile, some of them sent back by this call: left to another"
     yield f"{'would send' if dry_run else 'sent'} {sent} back to {topic}, {kept} stay in {dead_letter_topic}"
 
 
@@ -121,10 +139,6 @@ def _code(letter: Message) -> str:
     """Its code, if it is one of ours: anybody can write to the topic."""
     code = letter.header(DEAD_LETTER_CODE)
     return code if code in list(ErrorCode) else "no code"
-
-
-def _is_newer(letter: Message, began: float) -> bool:
-    return letter.position is not None and letter.position.timestamp > began
 
 
 def _rounds(letter: Message) -> int:
@@ -142,10 +156,11 @@ def _reason_to_keep(letter: Message, code: str | None, max_rounds: int) -> str |
     return None
 
 
-def _sent_back(letter: Message, topic: str) -> Message:
+def _sent_back(letter: Message, topic: str, replay: str) -> Message:
     """The message as it was, with the count of its rounds; where it came from before stays in its headers."""
-    headers = [(name, value) for name, value in letter.headers if name not in (ROUNDS, DEAD_LETTER_CODE)]
-    headers.append((ROUNDS, str(_rounds(letter) + 1).encode()))
+    ours = (ROUNDS, REPLAY, DEAD_LETTER_CODE)
+    headers = [(name, value) for name, value in letter.headers if name not in ours]
+    headers += [(ROUNDS, str(_rounds(letter) + 1).encode()), (REPLAY, replay.encode())]
     return Message(topic, letter.value, key=letter.key, headers=headers)
 
 

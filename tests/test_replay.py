@@ -104,3 +104,37 @@ def test_a_code_that_is_none_of_ours_is_not_repeated(broker: MemoryBroker) -> No
     put(broker, b"?", "\x1b[2J")
 
     assert replay(broker)[0] == "no code, 1 bytes: sent back"
+
+
+def test_what_comes_back_at_once_is_left_to_another_call(broker: MemoryBroker) -> None:
+    class Unmended(MemoryBroker):
+        """Its repliers put whatever they get aside again."""
+
+        def append(self, message: Message) -> None:
+            super().append(message)
+            if message.topic == "requests":
+                headers = [*message.headers, (DEAD_LETTER_CODE, b"NO_ID")]
+                super().append(Message("requests.dlt", message.value, headers=headers))
+
+    broker = Unmended()
+    put(broker, b"one")
+    put(broker, b"two")
+
+    first, second = replay(broker), replay(broker)
+
+    assert first[-2:] == [
+        "2 came to requests.dlt meanwhile, some of them sent back by this call: left to another",
+        "sent 2 back to requests, 0 stay in requests.dlt",
+    ]
+    assert second[-1] == "sent 2 back to requests, 0 stay in requests.dlt"
+    assert [message.header(ROUNDS) for message in broker.topics["requests"]] == ["1", "1", "2", "2"]
+
+
+def test_letters_of_a_clock_that_is_ahead_are_sent_back_too(broker: MemoryBroker) -> None:
+    put(broker, b"one")
+    (letter,) = broker.topics["requests.dlt"]
+    assert letter.position is not None
+    ahead = letter.position._replace(timestamp=letter.position.timestamp + 3_600_000)
+    broker.topics["requests.dlt"] = [letter._replace(position=ahead)]
+
+    assert replay(broker)[-1] == "sent 1 back to requests, 0 stay in requests.dlt"

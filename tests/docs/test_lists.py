@@ -14,7 +14,7 @@ import pytest
 from imagebus import BadMessage, Message
 from imagebus.errors import ErrorCode
 from imagebus.metrics import Metrics
-from imagebus.replay import ROUNDS
+from imagebus.replay import REPLAY, ROUNDS
 from imagebus.transports.kafka.config import read_settings
 from imagebus.wire.dead_letters import dead_letter
 from imagebus.wire.message import Position
@@ -79,7 +79,7 @@ def test_the_page_lists_exactly_the_headers_of_a_dead_letter() -> None:
 
     listed = {code(row[0])[0] for row in table(WIRE, "header of a dead letter")}
 
-    assert listed == {header for header, _ in letter.headers} | {ROUNDS}
+    assert listed == {header for header, _ in letter.headers} | {ROUNDS, REPLAY}
 
 
 def test_the_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
