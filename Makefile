@@ -13,7 +13,7 @@ demo:  ## a broker, a replier and a requestor on this machine: twenty packages a
 
 WORKERS ?= 2
 test: setup  ## all tests, against real Apache Kafka, in WORKERS processes
-	$(RUN) -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder
+	$(RUN) -m pytest --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder
 
 lint: setup  ## ruff and strict mypy
 	$(RUN) -m ruff check

@@ -17,6 +17,7 @@ from imagebus.errors import BrokerError
 from tools.pubsub_emulator import PubSubEmulator, what_is_missing, write_account
 
 from .buses import Bus
+from .groups import ByGroup, group_of
 from .lender import Lender, LentBroker, lender_at
 
 # Without deadlines, which a busy machine misses; in CI the same examples each time.
@@ -24,10 +25,6 @@ settings.register_profile("imagebus", deadline=None, derandomize=bool(os.environ
 settings.load_profile("imagebus")
 
 URL = pytest.StashKey[str]()  # of the lender, in the process that hands out the tests
-
-# Brokers and folders that several tests share and that not all processes should make. Those tests run in one process,
-# one after the other: two cores do not carry more brokers at once.
-SHARED = {"rig", "secured", "shared_checkout"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,17 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if SHARED.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("brokers"))
     items.sort(key=order)
 
 
 def order(item: pytest.Item) -> int:
     """Groups first, then what is long, then the rest."""
-    return 0 if item.get_closest_marker("xdist_group") else 1 if item.get_closest_marker("long") else 2
+    return 0 if group_of(item.nodeid) else 1 if item.get_closest_marker("long") else 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -36,11 +36,8 @@ from training.train import hold_out
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
-pytestmark = [
-    pytest.mark.xdist_group("training"),  # its fixtures are trained networks
-    # Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
-]
+# Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 FLOORS = {"tiny": 0.93, "base": 0.947, "large": 0.955}  # accuracy on all 10,000 test images
 

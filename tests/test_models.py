@@ -37,11 +37,8 @@ from training.train import averaged, compiled, epoch_by_fit, hold_out, train
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
-pytestmark = [
-    pytest.mark.xdist_group("training"),  # its fixtures are trained networks
-    # Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
-]
+# Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 
 @pytest.fixture(scope="module")

@@ -301,6 +301,7 @@ def test_on_assigned_is_told_the_partitions(buses: Buses) -> None:
     told: list[list[int]] = []
 
     member = buses.connect().join(buses.topic, "group", lambda partitions: told.append(list(partitions)))
+    assert told == []  # not before the caller has what it needs to answer
     buses.send(b"1")
     receive(member, 1)
 

@@ -38,7 +38,7 @@ class Bus(ABC):
     """A connection to a message bus.
 
     Threads: `publish` is called from any number of threads, all else from one. Callbacks are called on any
-    thread, `on_assigned` perhaps before `join` returns; they must be quick and must not raise.
+    thread, `on_assigned` first when the member is used; they must be quick and must not raise.
     """
 
     @abstractmethod

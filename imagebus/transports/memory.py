@@ -91,10 +91,8 @@ class MemoryBus(Bus):
         return MemoryInbox(self, topic)
 
     def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> MemoryMember:
-        member = MemoryMember(self.broker, topic, group)
+        member = MemoryMember(self.broker, topic, group, on_assigned)
         self._members.append(member)
-        if on_assigned is not None:
-            on_assigned([0])
         return member
 
     def close(self) -> None:
@@ -138,7 +136,10 @@ class MemoryMember(Member):
 
     partitions = (0,)
 
-    def __init__(self, broker: MemoryBroker, topic: str, group: str) -> None:
+    def __init__(
+        self, broker: MemoryBroker, topic: str, group: str, on_assigned: OnAssigned | None = None
+    ) -> None:
+        self._on_assigned = on_assigned  # until it was told
         self._broker = broker
         self._topic = topic
         self._group = broker.groups[topic, group]
@@ -146,6 +147,9 @@ class MemoryMember(Member):
         self._left = False
 
     def receive(self, limit: int, timeout: float) -> list[Message]:
+        if self._on_assigned is not None:
+            self._on_assigned(self.partitions)
+            self._on_assigned = None
         with self._broker.changed:
             self._check()
             self._broker.changed.wait_for(lambda: self._waiting() or self._left, timeout)

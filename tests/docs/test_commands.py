@@ -283,7 +283,6 @@ def test_the_heart_of_the_replier_works_as_printed() -> None:
     assert reply.header("status") == "ok"
 
 
-@pytest.mark.xdist_group("training")
 # Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_the_training_session_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,10 +64,8 @@ class PubSubBus(Bus):
         name = self._clients.join(
             topic, group, dead_letter_topic if dead_letter_topic in self._topics else None
         )
-        member = PubSubMember(self._clients, topic, self._subscription(name))
+        member = PubSubMember(self._clients, topic, self._subscription(name), on_assigned)
         self._members.append(member)
-        if on_assigned is not None:
-            on_assigned(member.partitions)
         return member
 
     def _subscription(self, name: str) -> Subscription:

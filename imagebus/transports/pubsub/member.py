@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
-from imagebus.transports.base import Commit, Instead, Member
+from imagebus.transports.base import Commit, Instead, Member, OnAssigned
 from imagebus.transports.pubsub.attributes import from_pubsub, to_pubsub
 from imagebus.transports.pubsub.clients import Clients, in_parts
 from imagebus.transports.pubsub.leases import Leases, Taken
@@ -36,7 +36,10 @@ class PubSubMember(Member):
 
     partitions = (0,)  # there are none: all members share one
 
-    def __init__(self, clients: Clients, topic: str, subscription: Subscription) -> None:
+    def __init__(
+        self, clients: Clients, topic: str, subscription: Subscription, on_assigned: OnAssigned | None
+    ) -> None:
+        self._on_assigned = on_assigned  # until it was told
         self._clients = clients
         self._topic = topic
         self._subscription = subscription
@@ -54,6 +57,9 @@ class PubSubMember(Member):
     # --- receiving -----------------------------------------------------------------------------
 
     def receive(self, limit: int, timeout: float) -> list[Message]:
+        if self._on_assigned is not None:
+            self._on_assigned(self.partitions)
+            self._on_assigned = None
         with self._changed:
             self._subscription.wait_for(lambda: self._has_suspect() or self._is_next_ours(), timeout)
             messages = self._take(limit)
