@@ -17,20 +17,24 @@ def fill(
     max_wait: float,
     *,
     idle: float = IDLE_SECONDS,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> list[Item]:
     """One batch of 1 to `max_batch_size` items, or an empty list when nothing came within `idle` s.
 
     The first item is waited for; what is there by then comes along at once. With `max_wait` above 0
     (seconds, counted from the first item) a batch that is not full waits for more: larger batches for
-    later answers. `receive` may say that nothing can come before this batch is done, by an empty list.
+    later answers. Two things end that wait: `stopping`, within `idle` s, and an empty list that `receive`
+    returns at once, with which it says that nothing can come before this batch is done.
     """
     batch = receive(max_batch_size, idle)
     if not batch or max_wait <= 0:
         return batch
     deadline = time.monotonic() + max_wait
-    while len(batch) < max_batch_size and (left := deadline - time.monotonic()) > 0:
-        more = receive(max_batch_size - len(batch), left)
-        if not more:
+    while len(batch) < max_batch_size and not stopping() and (left := deadline - time.monotonic()) > 0:
+        turn = min(left, idle)
+        began = time.monotonic()
+        more = receive(max_batch_size - len(batch), turn)
+        if not more and time.monotonic() - began < turn / 2:
             break
         batch += more
     return batch

@@ -154,7 +154,9 @@ class Worker:
         if self._pending is not None or self._pipeline:
             batch = self._member.receive(self._max_batch_size, GLANCE_SECONDS)
         else:
-            batch = fill(self._member.receive, self._max_batch_size, self._max_wait)
+            batch = fill(
+                self._member.receive, self._max_batch_size, self._max_wait, stopping=self._stopping.is_set
+            )
         if batch:
             for observer in self._observers:
                 observer.received(batch)

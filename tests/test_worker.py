@@ -511,6 +511,19 @@ def test_fill_waits_no_longer_for_what_can_only_come_after_this_batch() -> None:
     assert fill(lambda limit, timeout: waiting.pop(0), 4, 60.0) == [1]
 
 
+def test_fill_waits_no_longer_once_its_caller_stops() -> None:
+    waiting = [[1]]
+    looks = iter([False, True])
+
+    def receive(limit: int, timeout: float) -> list[int]:
+        if waiting:
+            return waiting.pop()
+        time.sleep(timeout)  # what an empty bus does
+        return []
+
+    assert fill(receive, 4, 3600.0, idle=0.01, stopping=lambda: next(looks)) == [1]
+
+
 def test_fill_returns_empty_when_nothing_comes() -> None:
     assert fill(lambda limit, timeout: [], 4, 60.0) == []
 
