@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint docs bench bench-peers faults fuzz setup clean
+.PHONY: help demo test test-full lint docs bench bench-peers faults fuzz setup clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -11,9 +11,13 @@ demo:  ## a broker, a replier and a requestor on this machine: twenty packages a
 	@$(PYTHON) tools/install.py broker
 	@$(RUN) -m tools.demo
 
-WORKERS ?= 2
-test: setup  ## all tests, against real Apache Kafka, in WORKERS processes
-	$(RUN) -m pytest --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder
+WORKERS ?= 3
+PYTEST := $(RUN) -m pytest --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder
+test: setup  ## the tests, against real Apache Kafka, in WORKERS processes
+	$(PYTEST) -m "not full"
+
+test-full: setup  ## the tests that take long: installations, many kills, trainings on JAX
+	$(PYTEST) -m full
 
 lint: setup  ## ruff and strict mypy
 	$(RUN) -m ruff check

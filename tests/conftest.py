@@ -30,17 +30,13 @@ URL = pytest.StashKey[str]()  # of the lender, in the process that hands out the
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "long: takes 20 s or more, and so is started before the others, for none to be left at the end",
+        "full: takes long, as the full form of what others try in a shorter one; `make test-full` runs these",
     )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=order)
-
-
-def order(item: pytest.Item) -> int:
-    """Groups first, then what is long, then the rest."""
-    return 0 if group_of(item.nodeid) else 1 if item.get_closest_marker("long") else 2
+    """Groups first, so that none is begun when the other processes have nothing left."""
+    items.sort(key=lambda item: group_of(item.nodeid) is None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -37,7 +37,7 @@ class Record:
         return (2, self._at)
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_a_tiny_run_measures_every_contender(kafka_jars_here: None, tmp_path: Path) -> None:
     written = tmp_path / "bench.json"
 

@@ -203,7 +203,7 @@ def test_what_the_load_generator_adds_is_told() -> None:
     ]
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_a_tiny_run_loads_and_kills_the_careful_loop(kafka_jars_here: None, tmp_path: Path) -> None:
     written = tmp_path / "peers.json"
     few = ["--rounds", "1", "--packages", "200", "--singles", "20", "--load-seconds", "2"]

@@ -90,7 +90,7 @@ def test_data_is_kept_between_runs_on_any_port(tmp_path: Path) -> None:
     assert found == [b"1", b"2"]
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_three_nodes_go_on_when_one_is_killed_and_take_it_back() -> None:
     quick = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "200"}  # to be missed
     with EmbeddedBroker(nodes=3, config=quick) as broker:

@@ -415,6 +415,7 @@ def test_a_small_network_learns_from_the_one_in_the_folder_and_has_files_and_a_c
 WHOLE = 131
 
 
+@pytest.mark.full
 def test_tensorflow_makes_the_files_of_a_training_on_jax(
     sample: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -444,6 +445,7 @@ CNNFashion("tiny").fit(epochs=2, data={str(data)!r})
     assert "by Keras on jax (cpu:0)" in (tmp_path / "models" / "fashion-tiny.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.full
 def test_on_jax_a_network_learns_from_the_one_that_was_trained_there_before(
     sample: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

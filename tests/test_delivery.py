@@ -57,8 +57,10 @@ def ids(found: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
 # --- poison and killers ------------------------------------------------------------------------
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("max_wait", ["0", "50", "1000"])
+@pytest.mark.parametrize(
+    "max_wait",
+    [pytest.param("0", marks=pytest.mark.full), "50", pytest.param("1000", marks=pytest.mark.full)],
+)
 def test_a_record_that_kills_the_replier_is_set_aside_after_three_tries_however_long_batches_wait(
     bus: Bus, broker: EmbeddedBroker, max_wait: str
 ) -> None:
@@ -416,7 +418,7 @@ def test_a_dead_letter_over_its_topics_limit_tells_where_the_message_stands(
 # --- exactly once ------------------------------------------------------------------------------
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_aborted_work_is_never_seen_and_nothing_is_repeated_after_twenty_kills(
     bus: Bus, broker: EmbeddedBroker
 ) -> None:

@@ -76,6 +76,7 @@ def test_the_channels_of_all_convolutions_are_multiples_of_sixteen(size: str) ->
 # --- training --------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_training_that_was_stopped_resumes_to_the_same_weights(
     sample: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def test_the_demo_installs_what_the_broker_and_the_scripts_need() -> None:
 # --- the wheel and the sdist -------------------------------------------------------------------
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_a_wheel_works_in_an_empty_environment(tmp_path: Path, kafka_jars_here: None) -> None:
     clone = clean_clone(tmp_path)
     build = (
@@ -108,7 +108,7 @@ network.save(sys.argv[1])
 """
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_poetry_install_brings_what_the_first_page_needs_and_no_more(
     tmp_path: Path, kafka_jars_here: None
 ) -> None:

@@ -168,7 +168,6 @@ def test_a_requestors_subscription_is_gone_with_it_and_the_repliers_stays(bus: B
 # --- nothing is lost ---------------------------------------------------------------------------
 
 
-@pytest.mark.long
 def test_every_package_is_answered_once_whatever_is_killed_or_cut(
     bus: Bus, emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,7 +202,7 @@ def test_every_package_is_answered_once_whatever_is_killed_or_cut(
     assert set(replies) == set(futures)
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_a_model_slower_than_the_lease_answers_once(bus: Bus) -> None:
     slow = python(FRAGILE, "sluggish", "25000", *bus.options())
     try:
@@ -239,8 +238,7 @@ def test_a_frozen_repliers_messages_go_to_another_and_what_is_stale_of_its_own_i
     assert repeats <= 2  # one in its model when it froze, and one being confirmed
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("max_wait", ["0", "1000"])
+@pytest.mark.parametrize("max_wait", [pytest.param("0", marks=pytest.mark.full), "1000"])
 def test_a_message_that_kills_its_reader_is_set_aside_after_three_deaths(bus: Bus, max_wait: str) -> None:
     dead_letters = f"{bus.requests}.dlt"
     with connected(bus, bus.requests, bus.replies, dead_letters) as sender:

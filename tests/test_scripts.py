@@ -215,7 +215,7 @@ def test_a_stopped_replier_finishes_its_batch_and_repeats_nothing(
     assert len(records(broker, bus.replies)) == len(futures)  # no repeats at all
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_ten_thousand_packages_survive_three_killed_repliers(bus: Bus, broker: EmbeddedBroker) -> None:
     sample = load_images()
     model = OnnxClassifier(ROOT / "models" / "fashion.onnx")

@@ -30,8 +30,8 @@ def shorter(fault: Callable[..., None], **less: float) -> Callable[[Scene], None
     [
         (shorter(faults.repliers_killed_at_every_point, kills=8), ()),
         (shorter(faults.repliers_killed_at_every_point, kills=6), EXACTLY_ONCE),
-        (shorter(faults.rebalance_storm, seconds=20), ()),
-        (faults.replier_frozen_beyond_its_session, ()),
+        pytest.param(shorter(faults.rebalance_storm, seconds=20), (), marks=pytest.mark.full),
+        pytest.param(faults.replier_frozen_beyond_its_session, (), marks=pytest.mark.full),
         (shorter(faults.brokers_killed_in_turn, nodes=2), ()),
     ],
 )
