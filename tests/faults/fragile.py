@@ -20,7 +20,7 @@ from typing import Any
 import replier
 from imagebus import cli
 from imagebus.classifier import OnnxClassifier
-from imagebus.transports.kafka.delivery import Batch
+from imagebus.transports.kafka.delivery import OutgoingBatch
 from imagebus.transports.kafka.ledger import Ledger
 
 POINTS = ("before-produce", "after-produce", "after-confirmation", "after-commit")
@@ -73,11 +73,11 @@ def main() -> None:
     point, number = sys.argv[1], int(sys.argv[2])
     del sys.argv[1:3]
     if point == "before-produce":
-        kill_at(Batch, "__init__", number, after=False)
+        kill_at(OutgoingBatch, "__init__", number, after=False)
     elif point == "after-produce":
-        kill_at(Batch, "__init__", number, after=True)
+        kill_at(OutgoingBatch, "__init__", number, after=True)
     elif point == "after-confirmation":
-        kill_at(Batch, "check", number, after=True)
+        kill_at(OutgoingBatch, "check", number, after=True)
     elif point == "after-commit":
         kill_at(Ledger, "_end_commit", number, after=True)
     elif point == "slow-model":

@@ -12,7 +12,7 @@ from imagebus.errors import PublishFailed
 from imagebus.transports.base import Bus, OnAssigned, OnDelivery
 from imagebus.transports.kafka.config import Settings
 from imagebus.transports.kafka.connecting import Connection
-from imagebus.transports.kafka.delivery import CLOSE_SECONDS, AtLeastOnce, Delivery
+from imagebus.transports.kafka.delivery import FLUSH_SECONDS, AtLeastOnce, Delivery
 from imagebus.transports.kafka.errors import translate
 from imagebus.transports.kafka.inbox import KafkaInbox
 from imagebus.transports.kafka.member import KafkaMember
@@ -90,6 +90,6 @@ class KafkaBus(Bus):
             reader.close()
         self._delivery.close()
         # At least once the delivery has flushed it, and waited as long as anybody should.
-        unconfirmed = self._sender.flush(CLOSE_SECONDS if self._delivery.commits_offsets else 0)
+        unconfirmed = self._sender.flush(FLUSH_SECONDS if self._delivery.commits_offsets else 0)
         if unconfirmed and self._delivery.commits_offsets:
             log.warning("%d messages were not confirmed before closing", unconfirmed)

@@ -30,8 +30,8 @@ SUSPICION_SECONDS = (3.0, 6.0)
 TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
 DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
 KNOCK_PAUSE = 1.0  # seconds between two looks for one, while librdkafka tries 20 times a second to connect
-LEADER_POLL_SECONDS = 0.02  # between two looks for the leaders of a created topic
-CLOSE_SECONDS = 10.0  # for a consumer to leave its group
+LEADER_POLL_SECONDS = 0.02  # between two looks for the leader of a partition
+LEAVE_SECONDS = 10.0  # for a consumer to leave its group
 
 _UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT})
 # What librdkafka writes around the reason: whom it talked to, and for how long.
@@ -203,6 +203,6 @@ def close_consumer(consumer: Consumer) -> None:
     """Close it, with the brokers' answer to the last commit; but it waits for ever where none comes (issue 3740)."""
     closing = threading.Thread(target=consumer.close, name="imagebus-closing", daemon=True)
     closing.start()
-    closing.join(CLOSE_SECONDS)
+    closing.join(LEAVE_SECONDS)
     if closing.is_alive():
-        log.warning("the group was not left in %.0f s: no coordinator answers", CLOSE_SECONDS)
+        log.warning("the group was not left in %.0f s: no coordinator answers", LEAVE_SECONDS)

@@ -24,7 +24,7 @@ from imagebus.wire.message import Message
 log = logging.getLogger(__name__)
 
 CONFIRM_SECONDS = 35.0  # message.timeout.ms and a little: by then each message is confirmed or given up
-CLOSE_SECONDS = 10.0
+FLUSH_SECONDS = 10.0  # for what is queued when the bus is closed
 STOP_CHECK_SECONDS = 0.5  # between two looks at whether a stop shortens the wait
 
 FinishBy = Callable[[], "float | None"]  # `Member.finish_by`, as it is now
@@ -63,15 +63,15 @@ def earliest(deadline: float, finish_by: float | None) -> float:
     return deadline if finish_by is None else min(deadline, finish_by)
 
 
-class Batch:
-    """The messages of one batch on their way, and what became of them.
+class OutgoingBatch:
+    """The outcomes of one batch on their way, and what became of them.
 
     It keeps no producer: its callbacks lie in one, which could never be freed.
     """
 
     def __init__(self, send: Send, outgoing: Sequence[Message]) -> None:
         self.failures: list[KafkaError] = []
-        self.refused: list[int] = []  # places of those that are too large
+        self.too_large: list[int] = []  # their places
         for place, message in enumerate(outgoing):
             self._try(send, place, message)
 
@@ -79,11 +79,11 @@ class Batch:
         try:
             send(message, partial(self._delivered, place))
         except TooLarge:
-            self.refused.append(place)
+            self.too_large.append(place)
 
     def _delivered(self, place: int, error: KafkaError | None, _: Record) -> None:
         if error is not None and is_too_large(error):
-            self.refused.append(place)
+            self.too_large.append(place)
         elif error is not None:
             self.failures.append(error)
 
@@ -96,24 +96,24 @@ class Batch:
 
     def send_instead(self, send: Send, instead: Instead | None) -> bool:
         """Send something smaller in place of what is too large; whether there was any."""
-        refused, self.refused = self.refused, []
-        for place, message in smaller(refused, instead).items():
+        too_large, self.too_large = self.too_large, []
+        for place, message in smaller(too_large, instead).items():
             self._try(send, place, message)
-        return bool(refused)
+        return bool(too_large)
 
 
-def smaller(refused: Sequence[int], instead: Instead | None) -> dict[int, Message]:
-    """What to send in the place of each of the refused outcomes; raises `TooLarge` where nobody knows."""
-    if not refused:
+def smaller(too_large: Sequence[int], instead: Instead | None) -> dict[int, Message]:
+    """What to send in place of each outcome that is too large; raises `TooLarge` without `instead`."""
+    if not too_large:
         return {}
-    too_large = (
-        f"{len(refused)} replies are larger than max.message.bytes of the topic or "
+    problem = (
+        f"{len(too_large)} replies are larger than max.message.bytes of the topic or "
         f"message.max.bytes of this client"
     )
     if instead is None:
-        raise TooLarge(too_large)
-    log.warning("%s: errors are sent in their place", too_large)
-    return {place: instead(place) for place in refused}
+        raise TooLarge(problem)
+    log.warning("%s: errors are sent in their place", problem)
+    return {place: instead(place) for place in too_large}
 
 
 class AtLeastOnce:
@@ -136,9 +136,9 @@ class AtLeastOnce:
         """See `Delivery.begin`. librdkafka's own threads send, while the caller does other things."""
         if not outgoing:
             return nothing_left
-        return partial(self._finish, Batch(self._sender.send, outgoing), finish_by, instead)
+        return partial(self._finish, OutgoingBatch(self._sender.send, outgoing), finish_by, instead)
 
-    def _finish(self, batch: Batch, finish_by: FinishBy, instead: Instead | None) -> None:
+    def _finish(self, batch: OutgoingBatch, finish_by: FinishBy, instead: Instead | None) -> None:
         deadline = time.monotonic() + CONFIRM_SECONDS
         while True:
             while unconfirmed := self._sender.flush(STOP_CHECK_SECONDS):
@@ -152,7 +152,7 @@ class AtLeastOnce:
 
     def close(self) -> None:
         """See `Delivery.close`."""
-        left = self._sender.flush(CLOSE_SECONDS)
+        left = self._sender.flush(FLUSH_SECONDS)
         if left:
             log.warning("%d messages were not confirmed before closing", left)
 

@@ -10,14 +10,18 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from imagebus.errors import TransportError
 from imagebus.transports.base import Inbox
-from imagebus.transports.kafka.connecting import CONNECT_SECONDS, TOPIC_SECONDS, Connection, close_consumer
+from imagebus.transports.kafka.connecting import (
+    CONNECT_SECONDS,
+    LEADER_POLL_SECONDS,
+    TOPIC_SECONDS,
+    Connection,
+    close_consumer,
+)
 from imagebus.transports.kafka.errors import raise_translated
 from imagebus.transports.kafka.records import keep_bad_news, to_message
 from imagebus.transports.kafka.sender import Sender
 from imagebus.wire.envelope import reply_partition_header
 from imagebus.wire.message import Message
-
-LEADER_POLL_SECONDS = 0.02  # between two looks for a partition's leader
 
 # A partition has no leader yet, or the broker that was asked is not it any more.
 _MOVING = frozenset(

@@ -59,9 +59,8 @@ class PendingCommit:
             if finish is not None:
                 try:
                     finish()
-                except (
-                    Exception
-                ) as error:  # also what `instead` raises: it belongs to who asks for the result
+                # Also what `instead` raises: `result` raises it.
+                except Exception as error:
                     self._error = error
 
     def result(self) -> None:
@@ -87,7 +86,7 @@ class Ledger:
         self._partitions = Partitions()
         self._pending: PendingCommit | None = None  # the last commit that was begun
         self._consumer: Consumer | None = None
-        self._refused = False  # something has to be asked for again
+        self._commit_refused = False  # and not asked for again yet
 
     def attach(self, consumer: Consumer | None) -> None:
         """Ask through this consumer from now on; through none, nothing is asked any more."""
@@ -253,7 +252,7 @@ class Ledger:
             self._partitions.confirm(each.partition, progress, remembered=(each.error or error) is None)
         if refusal is None:
             return
-        self._refused = True
+        self._commit_refused = True
         code = refusal.code()
         if code in DENIED or refusal.fatal():
             self._connection.keep_failure(translate(refusal, "committing offsets"))
@@ -262,7 +261,7 @@ class Ledger:
 
     def ask_again(self) -> None:
         """What the group refused is not left to the next batch, which may be far."""
-        if self._refused:
+        if self._commit_refused:
             with self._lock:
-                self._refused = False
+                self._commit_refused = False
                 self._ask(self._partitions.ahead(self.numbers(), given_back=False))

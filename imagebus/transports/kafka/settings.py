@@ -136,9 +136,9 @@ class Clients:
         try:
             return kind(both)
         except KafkaException as error:
-            raise self._refused(error.args[0].str()) from None
+            raise self._explained(error.args[0].str()) from None
 
-    def _refused(self, reason: str) -> ConfigError:
+    def _explained(self, reason: str) -> ConfigError:
         """librdkafka's refusal as one line: which key on which line, and never a value."""
         kind, _, conflict = reason.partition(": ")
         if kind.startswith("Failed to create"):  # each setting is right by itself, but not with the others

@@ -17,10 +17,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from imagebus.errors import CommitFailed
 from imagebus.transports.base import Instead
 from imagebus.transports.kafka.delivery import (
-    CLOSE_SECONDS,
-    Batch,
+    FLUSH_SECONDS,
     Finish,
     FinishBy,
+    OutgoingBatch,
     earliest,
     nothing_left,
     smaller,
@@ -78,10 +78,10 @@ class ExactlyOnce:
         """See `Delivery.begin`. All of it is done here: no transaction is open while a slow model is at work."""
         sending = list(outgoing)
         try:
-            while (refused := self._transact(sending, ends, consumer, finish_by)) is not None:
+            while (too_large := self._transact(sending, ends, consumer, finish_by)) is not None:
                 if time.monotonic() > earliest(math.inf, finish_by()):
                     raise CommitFailed("the transaction was not committed: its time is over")
-                for place, message in smaller(refused, instead).items():
+                for place, message in smaller(too_large, instead).items():
                     sending[place] = message
         except Exception as error:  # also what `instead` raises
             return partial(_fail, error)
@@ -100,14 +100,14 @@ class ExactlyOnce:
         has to be tried again to find out. Raises `CommitFailed` where nobody can tell what became of it.
         """
         producer = self._producer
-        refused: list[int] = []
+        too_large: list[int] = []
         try:
             producer.begin_transaction()
-            batch = Batch(partial(produce, producer), outgoing)
-            refused = batch.refused  # what a broker refuses joins them at the commit
-            if refused:
+            batch = OutgoingBatch(partial(produce, producer), outgoing)
+            too_large = batch.too_large  # what a broker refuses joins them at the commit
+            if too_large:
                 self._abort("a reply is too large", finish_by)
-                return refused
+                return too_large
             if ends:
                 member = consumer.consumer_group_metadata()
                 add = partial(producer.send_offsets_to_transaction, list(ends), member, TRANSACTION_SECONDS)
@@ -115,7 +115,7 @@ class ExactlyOnce:
                 _within(ADDING_SECONDS, partial(self._retry, add))
             self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
         except KafkaException as error:
-            return self._give_up(error, finish_by, refused, outgoing)
+            return self._give_up(error, finish_by, too_large, outgoing)
         except TimeoutError:
             reason = "its offsets were not added in time"
             self._start_anew(reason, finish_by)
@@ -123,7 +123,7 @@ class ExactlyOnce:
         return None
 
     def _give_up(
-        self, error: KafkaException, finish_by: FinishBy, refused: list[int], outgoing: Sequence[Message]
+        self, error: KafkaException, finish_by: FinishBy, too_large: list[int], outgoing: Sequence[Message]
     ) -> list[int]:
         """Leave the transaction behind: see `_transact`; or raise what makes going on pointless."""
         reason: KafkaError = error.args[0]
@@ -132,26 +132,26 @@ class ExactlyOnce:
             raise translate(reason, "in a transaction") from error
         with suppress(KafkaException):
             self._producer.poll(0)  # what a broker refused may be waiting to be told
-        if not refused:
+        if not too_large:
             self._start_anew(reason.str(), finish_by)
             raise CommitFailed(f"the transaction was not committed: {reason.str()}")
         if self._one_by_one:
             self._start_anew("a reply is too large", finish_by)
-            return self._as_large_as(refused, outgoing)
+            return self._as_large_as(too_large, outgoing)
         # Together they were too large: nobody knows yet which of them are.
         self._one_by_one = True
         self._start_anew("its replies are too large to be sent together", finish_by)
         return []
 
-    def _as_large_as(self, refused: Sequence[int], outgoing: Sequence[Message]) -> list[int]:
-        """The refused places, and those that would be refused next, at the price of a new producer each.
+    def _as_large_as(self, too_large: Sequence[int], outgoing: Sequence[Message]) -> list[int]:
+        """These places, and those that would be refused next, at the price of a new producer each.
 
-        A broker judges what it receives: of compressed records only it knows how large they are.
+        A broker judges what it receives: only it knows the size of compressed records.
         """
         if self._clients.compress:
-            return list(refused)
+            return list(too_large)
         limits: dict[str, int] = {}
-        for message in map(outgoing.__getitem__, refused):
+        for message in map(outgoing.__getitem__, too_large):
             size = record_bytes(message)
             limits[message.topic] = min(limits.get(message.topic, size), size)
         return [
@@ -205,7 +205,7 @@ class ExactlyOnce:
     def close(self) -> None:
         """See `Delivery.close`. An open transaction is aborted by the brokers when its time is over."""
         if not self._is_useless:  # else there is nothing to send any more, and a flush would raise
-            self._producer.flush(CLOSE_SECONDS)
+            self._producer.flush(FLUSH_SECONDS)
 
 
 def _fail(error: Exception) -> None:

@@ -58,7 +58,7 @@ class Source(Protocol):
         ...
 
 
-class Stream:
+class StreamingPull:
     """Messages on a stream, whose flow Pub/Sub controls for us."""
 
     def __init__(self, clients: Clients, subscription: str, lease: Callable[[], int]) -> None:
@@ -108,7 +108,7 @@ class Stream:
         self._to_say.put(None)
 
 
-class Questions:
+class UnaryPull:
     """Messages by asking, again and again, while there is room for more."""
 
     def __init__(self, clients: Clients, subscription: str, in_hand: Callable[[], int]) -> None:

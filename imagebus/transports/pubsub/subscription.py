@@ -20,7 +20,7 @@ from imagebus.transports.pubsub.clients import (
     code_of,
     in_parts,
 )
-from imagebus.transports.pubsub.intake import Intake, Questions, Source, Stream
+from imagebus.transports.pubsub.intake import Intake, Source, StreamingPull, UnaryPull
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ class Subscription:
         `lease` says for how many seconds they are wanted, `in_hand` how many there are already.
         """
         if self._stream:
-            self._source = Stream(self._clients, self.name, lease)
+            self._source = StreamingPull(self._clients, self.name, lease)
         else:
-            self._source = Questions(self._clients, self.name, in_hand)
+            self._source = UnaryPull(self._clients, self.name, in_hand)
         self._intake = Intake(self._source, arrived, self.fail, self.translate)
 
     def wait_for(self, ready: Callable[[], bool], timeout: float) -> None:
