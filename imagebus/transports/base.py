@@ -149,3 +149,13 @@ class Member(ABC):
         After a failed commit, while none is under way. What was received later is forgotten too: its
         outcomes must not be committed any more.
         """
+
+
+def earliest(deadline: float, finish_by: float | None) -> float:
+    """The moment until which to wait: a deadline, or `Member.finish_by` where that is sooner."""
+    return deadline if finish_by is None else min(deadline, finish_by)
+
+
+def how_many(deaths: int, limit: int, few: int) -> int:
+    """How many messages that `deaths` members died with are tried together, of `limit` that may be: a few, then one."""
+    return limit if not deaths else min(limit, few) if deaths == 1 else 1

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
-from imagebus.transports.base import Bus, Commit, Inbox, Instead, Member, OnAssigned, OnDelivery
+from imagebus.transports.base import Bus, Commit, Inbox, Instead, Member, OnAssigned, OnDelivery, how_many
 from imagebus.wire.message import Message, Position
 
 FEW = 24  # messages that are tried together after a first death, as on Kafka
@@ -178,9 +178,8 @@ class MemoryMember(Member):
         deaths = group.deaths[next_offsets[0]]
         if deaths and self._in_hand:
             return []
-        allowed = limit if not deaths else min(limit, FEW) if deaths == 1 else 1
         taken = []
-        for offset in next_offsets[:allowed]:
+        for offset in next_offsets[: how_many(deaths, limit, FEW)]:
             if group.deaths[offset] != deaths:
                 break
             taken.append(offset)

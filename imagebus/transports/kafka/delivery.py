@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as Record
 
 from imagebus.errors import CommitFailed, TooLarge
-from imagebus.transports.base import Instead
+from imagebus.transports.base import Instead, earliest
 from imagebus.transports.kafka.errors import is_too_large
 from imagebus.transports.kafka.sender import OnRecord, Sender
 from imagebus.wire.message import Message
@@ -56,11 +56,6 @@ class Delivery(Protocol):
     def close(self) -> None:
         """Let go of the connection; what is not confirmed by now is not waited for long."""
         ...
-
-
-def earliest(deadline: float, finish_by: float | None) -> float:
-    """The moment until which to wait."""
-    return deadline if finish_by is None else min(deadline, finish_by)
 
 
 class OutgoingBatch:

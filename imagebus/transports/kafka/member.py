@@ -18,9 +18,9 @@ from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartit
 from confluent_kafka import Message as Record
 
 from imagebus.errors import TransportError
-from imagebus.transports.base import Commit, Instead, Member, OnAssigned
+from imagebus.transports.base import Commit, Instead, Member, OnAssigned, earliest
 from imagebus.transports.kafka.connecting import TOPIC_SECONDS, Connection, close_consumer
-from imagebus.transports.kafka.delivery import Delivery, Finish, earliest
+from imagebus.transports.kafka.delivery import Delivery, Finish
 from imagebus.transports.kafka.errors import raise_translated
 from imagebus.transports.kafka.ledger import Ledger
 from imagebus.transports.kafka.partition_counts import PartitionCounts

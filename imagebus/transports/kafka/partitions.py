@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from imagebus.transports.base import how_many
+
 NOT_BEGUN = ""
 # Records that are tried together after a death: of the up to 384 that a dead member had in hand, all have been tried
 # after 16 batches, and the few among which is a killer one by one after 24 more.
@@ -249,7 +251,7 @@ class Partitions:
         held_up: set[int | None] = set()
         for place, (number, _) in enumerate(received):
             if suspicious:
-                limit = min(limit, {0: limit, 1: FEW}.get(deaths[place], 1))
+                limit = how_many(deaths[place], limit, FEW)
             if bool(deaths[place]) != suspicious or number in held_up or len(chosen) >= limit:
                 held_up.add(number)
             else:

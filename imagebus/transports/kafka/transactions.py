@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from imagebus.errors import CommitFailed
-from imagebus.transports.base import Instead
+from imagebus.transports.base import Instead, earliest
 from imagebus.transports.kafka.delivery import (
     FLUSH_SECONDS,
     Finish,
     FinishBy,
     OutgoingBatch,
-    earliest,
     nothing_left,
     smaller,
 )

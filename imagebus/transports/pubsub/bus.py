@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from imagebus.transports.base import Bus, OnAssigned, OnDelivery
+from imagebus.transports.base import Bus, OnAssigned, OnDelivery, earliest
 from imagebus.transports.pubsub.account import ServiceAccount
 from imagebus.transports.pubsub.attributes import to_pubsub
 from imagebus.transports.pubsub.clients import Clients
@@ -82,7 +82,7 @@ class PubSubBus(Bus):
             member.stop()
         by_then = time.monotonic() + FLUSH_SECONDS
         for member in self._members:
-            by_then = member.in_time(by_then)
+            by_then = earliest(by_then, member.finish_by)
         self._sender.close(max(0.0, by_then - time.monotonic()))
         for member in self._members:
             member.give_back()

@@ -16,13 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportError
-from imagebus.transports.base import Commit, Instead, Member, OnAssigned
+from imagebus.transports.base import Commit, Instead, Member, OnAssigned, earliest, how_many
 from imagebus.transports.pubsub.attributes import from_pubsub, to_pubsub
 from imagebus.transports.pubsub.clients import Clients, in_parts
 from imagebus.transports.pubsub.leases import Leases, Taken
 from imagebus.transports.pubsub.sender import CONFIRM_SECONDS, publish
 from imagebus.transports.pubsub.subscription import MAX_ACK_IDS, STOP_SECONDS, Subscription
-from imagebus.transports.pubsub.suspects import ALONE, Suspects, how_many
+from imagebus.transports.pubsub.suspects import ALONE, FEW, Suspects
 from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class PubSubMember(Member):
             return []
         taken: list[Message] = []
         while (
-            len(taken) < how_many(attempt, limit)
+            len(taken) < how_many(attempt - 1, limit, FEW)
             and self._is_next_ours()
             and self._waiting[0].attempt == attempt
         ):
@@ -156,7 +156,7 @@ class PubSubMember(Member):
         by_then = time.monotonic() + CONFIRM_SECONDS
         for topic, messages in by_topic.items():
             try:
-                publish(self._clients, topic, messages, lambda: self.in_time(by_then))
+                publish(self._clients, topic, messages, lambda: earliest(by_then, self.finish_by))
             except PublishFailed as error:  # what no trying again will mend is raised as it is
                 raise CommitFailed(str(error)) from error
 
@@ -177,12 +177,8 @@ class PubSubMember(Member):
 
     # --- the end -------------------------------------------------------------------------------
 
-    def in_time(self, deadline: float) -> float:
-        """This moment of `time.monotonic()`, or `finish_by` where that is sooner."""
-        return deadline if self.finish_by is None else min(deadline, self.finish_by)
-
     def _within(self, seconds: float) -> float:
-        return self.in_time(time.monotonic() + seconds)
+        return earliest(time.monotonic() + seconds, self.finish_by)
 
     def stop(self) -> None:
         """Take nothing more, and end the commit that was begun."""

@@ -24,13 +24,6 @@ _FLAG_LIFE = timedelta(days=1)
 _FLAG_KEEPS = timedelta(minutes=10)  # the least that a subscription may keep its messages; this one gets none
 
 
-def how_many(attempt: int, limit: int) -> int:
-    """How many messages of this attempt may be tried together, of `limit` that are asked for."""
-    if attempt == 1:
-        return limit
-    return 1 if attempt >= ALONE else min(limit, FEW)
-
-
 class Suspects:
     """Flags of one subscription, for messages of its topic."""
 
