@@ -9,7 +9,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,8 @@ from imagebus.errors import ConfigError
 log = logging.getLogger("bench")
 
 
-def options(prog: str, documentation: str | None, contenders: Iterable[str]) -> argparse.ArgumentParser:
-    """The command line that all runs over the embedded broker share."""
-    known = list(contenders)
+def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """An option's type: some of these names, with commas between them."""
 
     def names(text: str) -> list[str]:
         chosen = text.split(",")
@@ -38,6 +37,12 @@ def options(prog: str, documentation: str | None, contenders: Iterable[str]) -> 
             raise argparse.ArgumentTypeError(f"{text}: expected some of {', '.join(known)}")
         return chosen
 
+    return names
+
+
+def options(prog: str, documentation: str | None, contenders: Iterable[str]) -> argparse.ArgumentParser:
+    """The command line that all runs over the embedded broker share."""
+    known = list(contenders)
     parser = argparse.ArgumentParser(
         prog=prog,
         description=(documentation or "").partition("\n")[0],
@@ -58,7 +63,7 @@ def options(prog: str, documentation: str | None, contenders: Iterable[str]) -> 
         metavar="FILE",
         help="its .keras is expected beside it",
     )
-    parser.add_argument("--only", type=names, default=known, metavar="A,B,...", help="contenders")
+    parser.add_argument("--only", type=some_of(known), default=known, metavar="A,B,...", help="contenders")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     return parser
 

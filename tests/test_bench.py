@@ -98,13 +98,16 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def test_an_unknown_contender_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("bench", "name", "known"), [("bench", "bare-7", "bare-100"), ("bench.growth", "package", "packages")]
+)
+def test_an_unknown_name_is_refused(bench: str, name: str, known: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "bench", "--only", "bare-7"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", bench, "--only", name], cwd=ROOT, capture_output=True, text=True
     )
 
     assert run.returncode == 2
-    assert "bare-7: expected some of bare-100" in run.stderr
+    assert f"{name}: expected some of {known}" in run.stderr
 
 
 def test_lost_repeated_and_wrong_replies_are_noticed() -> None:

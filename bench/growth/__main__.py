@@ -25,6 +25,7 @@ from bench.contenders import LOOK, READY_LIMIT
 from bench.ground import PACKAGE
 from bench.program import BenchFailed, Program
 from bench.replies import Topic, check
+from bench.run import some_of
 from bench.table import markdown
 from imagebus import cli, connect, load_images
 from imagebus.broker import EmbeddedBroker, stop_on_signals
@@ -35,6 +36,7 @@ log = logging.getLogger("bench")
 # A frozen member stays one for so long; the longest backlog takes minutes to fill.
 SETTINGS = "session.timeout.ms = 1200000\nmax.poll.interval.ms = 1200000\n"
 LIMIT = 1200.0  # seconds for a backlog
+SERIES = ("packages", "repliers", "partitions", "backlog", "requestors")
 REQUESTORS = (1, 2, 4, 8, 16)
 REPLY_PARTITIONS = 16  # so that each requestor may have one
 
@@ -169,9 +171,7 @@ def main() -> int:
     parser.add_argument(
         "--longest", type=cli.positive, default=100_000, metavar="N", help="packages, of the longest backlog"
     )
-    parser.add_argument(
-        "--only", default="packages,repliers,partitions,backlog,requestors", metavar="A,B,..."
-    )
+    parser.add_argument("--only", type=some_of(SERIES), default=SERIES, metavar="A,B,...")
     args = parser.parse_args()
     cli.configure_logging(verbose=False)
     logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # topics are no news here
@@ -183,14 +183,14 @@ def main() -> int:
         head = ["images in a package", "repliers", "partitions", "packages"]
         head += ["images/s", "CPU ms / 1,000", "peak MB", "lost", "repeated"]
         for what, cases in series(args.images, args.longest).items():
-            if what in args.only.split(","):
+            if what in args.only:
                 lines: list[list[str]] = []
                 for case in cases:
                     cost = measure(broker.bootstrap, config, case, f"{what}-{len(lines)}")
                     lines.append(line(case, cost))
                     log.info("%s: %s: %s", what, case, cost)
                 print("\n".join(markdown(head, lines)), end="\n\n", flush=True)
-        if "requestors" in args.only.split(","):
+        if "requestors" in args.only:
             head = ["requestors", "read", "images/s", "replies read for each"]
             head += ["their CPU ms / 1,000", "peak MB"]
             lines = [
