@@ -27,7 +27,7 @@ from imagebus.wire.pixels import FASHION, Images, ImageSpecLike, shape_of
 from imagebus.wire.results import Model, ModelIdentity, Probabilities
 
 # What runs of 16 to 64 images need stays in a core's cache: runs of 160 took a quarter longer for each image. Of
-# those, longer runs mean fewer hand-overs between threads: with `tiny` a replier makes 5 % more images a second than in
+# those, longer runs mean fewer hand-overs between threads: with `tiny` a replier makes 5% more images a second than in
 # runs of 40.
 MAX_IMAGES_PER_RUN = 64
 MIN_IMAGES_PER_RUN = 16  # to share a batch among threads; fewer are done sooner by one

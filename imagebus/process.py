@@ -10,7 +10,7 @@ import sys
 # Python lets the latter keep it for 5 ms unless told otherwise, which costs a tenth of the images a second.
 SWITCH_SECONDS = 0.0005
 # Python looks for cycles whenever there are 700 objects more, which is in the middle of each batch, and finds none.
-# With so many, and without those of the start, `tiny` makes 3 % more images a second.
+# With so many, and without those of the start, `tiny` makes 3% more images a second.
 OBJECTS_BETWEEN_LOOKS = 10_000
 _M_MMAP_THRESHOLD = -3  # of mallopt, as glibc's malloc.h has it
 LARGE = 128 * 1024  # bytes: from here on a block is a mapping of its own, as it is when a process starts

@@ -30,7 +30,7 @@ COLUMNS = (
     ("p99", "p99_ms", ".2f"),
     ("half load p50", "half_p50_ms", ".2f"),
     ("p99", "half_p99_ms", ".2f"),
-    ("90 % load p50", "most_p50_ms", ".2f"),
+    ("90% load p50", "most_p50_ms", ".2f"),
     ("p99", "most_p99_ms", ".2f"),
     ("ready s", "ready_s", ".2f"),
     ("MB", "resident_mb", ".0f"),

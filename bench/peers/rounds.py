@@ -1,7 +1,7 @@
 """What a round of `make bench-peers` measures of each server: a backlog, callers of three kinds, a kill.
 
 Beside the figures of `bench/contenders.py`: `p50_ms` and `p99_ms` of one package at a time, the same with
-`half_` and `most_` before them at half and at 90 % of what the server made of the backlog in the same
+`half_` and `most_` before them at half and at 90% of what the server made of the backlog in the same
 round, and `killed_lost` and `killed_repeated` of the `killed_packages` that came, at half load, while the
 server was killed and started again.
 """
@@ -32,7 +32,7 @@ HALF, MOST = 0.5, 0.9  # of the packages a second that a server made of the back
 KILL_AFTER = 0.4  # of a load's time: then the server is killed
 CALLS_LIMIT = 90.0  # seconds for all answers; an overloaded server needs several times its load's time
 ECHO_LIMIT = 60.0  # seconds
-ECHO_RATE = 4000.0  # packages a second: 90 % of what two convolutions leave to ask for on two cores
+ECHO_RATE = 4000.0  # packages a second: 90% of what two convolutions leave to ask for on two cores
 
 PEERS = {
     peer.name: peer
