@@ -27,12 +27,12 @@ def connect(
 ) -> Bus:
     """Read the config file, connect, and create the missing ones of `topics`.
 
-    `partitions` are for topics of Kafka that are created. With a `transactional_id`, which no other live
+    `partitions` is for Kafka topics that are created. With a `transactional_id`, which no other live
     program may have, each `commit` is a transaction; only Kafka has those. With `own_partition`, replies are
-    asked for in one partition, and no other is read; Pub/Sub needs no such thing, it filters.
-    Raises `ConfigError` or `TransportError`, so that what is wrong is known before the first message.
+    requested in one partition, and no other is read; Pub/Sub filters instead.
+    Raises `ConfigError` or `TransportError`, so that mistakes show before the first message.
     """
-    # Each bus is imported for those who use it.
+    # A bus is imported only where it is used.
     if cloud == "kafka":
         from imagebus.transports.kafka import KafkaBus
         from imagebus.transports.kafka.config import read_settings

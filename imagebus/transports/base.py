@@ -8,8 +8,8 @@
     member.commit(batch, outgoing).result()
     bus.close()
 
-Errors: every failure of the bus is a `TransportError` from the call that noticed it, or from the next call
-where it was noticed in between. None is swallowed.
+Errors: every failure of the bus is a `TransportError`, raised by the call that noticed it or, where it was
+noticed between calls, by the next one. None is swallowed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Instead = Callable[[int], Message]
 
 
 class Commit(Protocol):
-    """A commit that was begun."""
+    """A commit in progress."""
 
     def result(self) -> None:
-        """Wait for its end; raises what came of it. Called once."""
+        """Wait for its end; raises its error. Called once."""
 
 
 class Bus(ABC):
@@ -57,7 +57,7 @@ class Bus(ABC):
     def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> Member:
         """A new member of a group, among whose members the topic's messages are shared.
 
-        The group's position is remembered: a new group starts at the oldest message. `on_assigned` is told
+        The group's position is remembered: a new group starts at the oldest message. `on_assigned` gets
         the partitions of this member whenever they change.
         """
 
@@ -97,14 +97,14 @@ class Inbox(ABC):
 class Member(ABC):
     """A member of a consumer group: receives its share of a topic, and commits what is done.
 
-    One thread calls it. A message whose `attempt` is above 1 is a suspect: it was in the hands of a member
-    that died. So that one which kills its reader can be told from its neighbours, suspects are given out a
-    few at a time or alone, never together with other messages, and never while anything else is uncommitted;
-    nor is anything else while a suspect is. The member sees to that itself, so that no caller can break it.
+    One thread calls it. A message whose `attempt` is above 1 is a suspect: a member died with it in hand. To
+    tell the one that kills its reader from its neighbours, suspects are given out a few at a time or alone,
+    never together with other messages, and never while anything else is uncommitted; nor is anything else
+    while a suspect is. The member sees to that itself, so that no caller can break it.
 
-    `partitions` are those that it has, None until it was told, and (0,) where a bus has none. `lost` counts
+    `partitions` is None until the first assignment, and (0,) where a bus has none. `lost` counts
     messages that the bus deleted (retention) before this group had committed them,
-    `redelivered` those that came again although they were committed, and were recognised by their ids.
+    `redelivered` messages redelivered although already committed, recognised by id.
     """
 
     partitions: tuple[int, ...] | None = None
@@ -128,26 +128,26 @@ class Member(ABC):
         """Begin to make `outgoing` exist, then to mark `received` as done; `result()` blocks until that is so.
 
         `outgoing` is empty, or has the outcome of each received message in its place. Where the bus can
-        tell, the outcomes of messages that went to another member meanwhile are not sent.
+        tell, the outcomes of messages that meanwhile went to another member are not sent.
 
         1. publish every message of `outgoing` and wait until the bus has confirmed each;
         2. only then record that `received` need not come again.
 
-        An outcome that is larger than the bus takes is replaced by `instead(place)`, which is asked again
-        should that be too large too, on whichever thread finds it out; what it raises, `result()` raises.
-        Without `instead` that is a `TooLarge`, and nothing is marked.
+        An outcome that is larger than the bus takes is replaced by `instead(place)`, which is called again
+        if that is too large too, on any thread; what it raises, `result()` raises. Without `instead`, that is
+        a `TooLarge`, and nothing is marked.
 
         `result()` raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and the caller
-        goes back with `rewind`. Whatever was marked done stays done. One commit is ended before the next
-        is begun, so that they are in order.
+        goes back with `rewind`. What is marked as done stays done. One commit ends before the next begins, so
+        they are in order.
         """
 
     @abstractmethod
     def rewind(self) -> None:
         """Let everything that was received and not committed come again, in order.
 
-        After a failed commit, while none is under way. What was received later is forgotten too: its
-        outcomes must not be committed any more.
+        After a failed commit, while none is in progress. What was received later is forgotten too: its
+        outcomes must no longer be committed.
         """
 
 

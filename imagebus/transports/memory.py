@@ -1,7 +1,7 @@
 """A bus inside one process, with the whole contract: groups, redelivery, suspects, confirmed outputs.
 
-For tests and for trying things out in a REPL. Each `MemoryBus(broker)` is one connection; those that talk to
-each other share a `MemoryBroker`.
+For tests and experiments. Each `MemoryBus(broker)` is one connection; buses that talk to each other share a
+`MemoryBroker`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from imagebus.errors import CommitFailed, PublishFailed, TooLarge, TransportErro
 from imagebus.transports.base import Bus, Commit, Inbox, Instead, Member, OnAssigned, OnDelivery, how_many
 from imagebus.wire.message import Message, Position
 
-FEW = 24  # messages that are tried together after a first death, as on Kafka
+FEW = 24  # messages tried together after a first death, as on Kafka
 NEVER_TOO_LARGE = 2**63
 
 
 @dataclass
 class _Group:
-    """What one consumer group still has to do with a topic."""
+    """A consumer group's progress in a topic."""
 
     position: int = 0  # the next offset never given out
-    returned: list[int] = field(default_factory=list)  # given out, not committed, to come again
+    returned: list[int] = field(default_factory=list)  # given out, not committed, to be given out again
     deaths: Counter[int] = field(default_factory=Counter)  # of members, by the offsets that they held
 
 
@@ -103,7 +103,7 @@ class MemoryBus(Bus):
                 member.leave()
 
     def die(self) -> None:
-        """End as a process that is killed does: whatever its members held was in the hands of the dead."""
+        """End as a killed process does: what its members hold becomes suspect."""
         with self.broker.changed:
             self.closed = True
             for member in self._members:
@@ -139,7 +139,7 @@ class MemoryMember(Member):
     def __init__(
         self, broker: MemoryBroker, topic: str, group: str, on_assigned: OnAssigned | None = None
     ) -> None:
-        self._on_assigned = on_assigned  # until it was told
+        self._on_assigned = on_assigned  # until it was called
         self._broker = broker
         self._topic = topic
         self._group = broker.groups[topic, group]

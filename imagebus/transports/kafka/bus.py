@@ -89,7 +89,7 @@ class KafkaBus(Bus):
         for reader in self._readers:
             reader.close()
         self._delivery.close()
-        # At least once the delivery has flushed it, and waited as long as anybody should.
+        # At least once, the delivery has flushed it already.
         unconfirmed = self._sender.flush(FLUSH_SECONDS if self._delivery.commits_offsets else 0)
         if unconfirmed and self._delivery.commits_offsets:
             log.warning("%d messages were not confirmed before closing", unconfirmed)

@@ -5,8 +5,8 @@
     sasl.password = ${KAFKA_PASSWORD}
 
 Spaces around either side are dropped, `=` may stand in values, `${NAME}` is taken from the
-environment. Which keys exist is librdkafka's to say, so that any of its settings passes through; what
-would run code or break the project's promise is refused here.
+environment. Any librdkafka setting passes through, and librdkafka judges it; what would run code or
+break the delivery promise is refused here.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 _LOADS_CODE = frozenset(
     {"plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers"}
 )
-# What librdkafka puts into the command line of kinit, for a shell to read, and what may stand there.
+# What librdkafka puts into kinit's command line, which a shell reads, and the characters allowed there.
 _IN_A_COMMAND = frozenset({"sasl.kerberos.keytab", "sasl.kerberos.principal"})
 _HARMLESS = re.compile(r"[\w@%+=:,./-]*")
-# Settings the delivery guarantee rests on: librdkafka knows them, but only these values are right.
+# The delivery guarantee rests on these settings: only these values keep it.
 _FIXED = {
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
@@ -39,7 +39,7 @@ _FIXED = {
     "offset.store.method": "broker",  # the other one writes a file
     "partition.assignment.strategy": "cooperative-sticky",
 }
-# Settings that are parameters of `join` and `connect`, or another name of what is checked here.
+# Parameters of `join` and `connect`, and another name of a setting that is checked here.
 _ELSEWHERE = {
     "group.id": "the parameter group",
     "transactional.id": "the parameter transactional_id",
@@ -64,7 +64,7 @@ _CHECKS_OFF = {
 }
 _LOOPBACK = re.compile(r"(.+://)?(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# As librdkafka writes them. Whatever else stands before an equals sign may be a piece of a secret.
+# As librdkafka writes them. Anything else before an equals sign may be part of a secret.
 _KEY = re.compile(r"[a-z][a-z0-9._]*")
 
 
@@ -93,7 +93,7 @@ class Settings(Mapping[str, str]):
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
     def redact(self, text: str) -> str:
-        """`text` without the values of secret settings: for what librdkafka has to say."""
+        """`text`, librdkafka's, without the values of secret settings."""
         for key in _SECRETS & self.entries.keys():
             if self.entries[key]:
                 text = text.replace(self.entries[key], "***")
@@ -165,7 +165,7 @@ def _check_servers(settings: Settings) -> None:
 
 
 def _warn_of_weakness(settings: Settings) -> None:
-    """Say what others on the network could read, or pretend to be."""
+    """Warn of what others on the network could read, or impersonate."""
     servers = settings["bootstrap.servers"].split(",")
     protocol = settings.get("security.protocol", "plaintext").lower()
     if protocol.endswith("plaintext") and not all(_LOOPBACK.fullmatch(server.strip()) for server in servers):

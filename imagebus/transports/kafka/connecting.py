@@ -1,7 +1,7 @@
-"""One connection to a Kafka cluster: whether anybody answers, what failed since, and the topics that are missing.
+"""One connection to a Kafka cluster: opening it, later failures, and creating topics.
 
-What goes wrong later comes through callbacks inside other calls; it is kept and raised by the next call that
-can raise.
+Later failures come through callbacks inside other calls; they are kept, and raised by the next call that can
+raise.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from imagebus.transports.kafka.settings import Clients
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 10.0  # a cluster of Confluent Cloud answers within 2 s, so nobody is there after 10
-# Of silence, after which it is worth a look whether the other side speaks TLS; and after which a connection
-# closed at the handshake is taken for a no: a broker that is just starting or stopping may do the same.
+CONNECT_SECONDS = 10.0  # Confluent Cloud answers within 2 s
+# Of silence: after the first, check whether the other side speaks TLS; after the second, a connection closed at
+# the handshake counts as a no. A broker that is just starting or stopping closes it too.
 SUSPICION_SECONDS = (3.0, 6.0)
 TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
-DOWN_SECONDS = 30.0  # between two lines that say that no broker answers
-KNOCK_PAUSE = 1.0  # seconds between two looks for one, while librdkafka tries 20 times a second to connect
-LEADER_POLL_SECONDS = 0.02  # between two looks for the leader of a partition
+DOWN_SECONDS = 30.0  # between two warnings that no broker answers
+KNOCK_PAUSE = 1.0  # seconds between two probes, while librdkafka tries to connect 20 times a second
+LEADER_POLL_SECONDS = 0.02  # between two requests for the leader of a partition
 LEAVE_SECONDS = 10.0  # for a consumer to leave its group
 
 _UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT})
-# What librdkafka writes around the reason: whom it talked to, and for how long.
+# What librdkafka writes around the reason: the server and the duration.
 _WHO = re.compile(r"^\w+://(?P<server>[^/]+)/\w+: ")
 _HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
 
 
 class Connection:
-    """The clients of one connection, and what their callbacks noticed and nobody raised yet."""
+    """The clients of one connection, and the failures from their callbacks that were not raised yet."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -51,7 +51,7 @@ class Connection:
         self._connected = False
 
     def raise_failure(self) -> None:
-        """Raise what was noticed since the last call, if anything."""
+        """Raise the failure noticed since the last call, if any."""
         if self._failure is None:
             return
         with self._keeping:
@@ -65,17 +65,17 @@ class Connection:
             self._failure = self._failure or failure
 
     def _on_error(self, error: KafkaError) -> None:
-        """librdkafka's news between the calls. Never raises: that would throw away a batch."""
+        """librdkafka's errors between calls. Never raises: that would lose a batch."""
         servers = self.settings["bootstrap.servers"]
         code = error.code()
         if self._failure is not None:
             return  # the first one is the cause of the others
         if code == KafkaError._RESOLVE and (self._connected or "," in servers):
-            return  # name servers come back, and another broker may have a name that they know
+            return  # name servers come back, and another broker's name may resolve
         if code in HOPELESS:
             self.keep_failure(ConnectionFailed(self._why_refused(error)))
         elif error.fatal():
-            # The client's next call says it, unless it was thrown away and nobody has a call for it.
+            # The client's next call raises it, unless the client was replaced.
             log.debug("a client is of no use any more: %s", error.str())
         elif code in _UNREACHABLE and (now := time.monotonic()) > self._quiet_until:
             down = code == KafkaError._ALL_BROKERS_DOWN or not anyone_listens(servers)
@@ -84,7 +84,7 @@ class Connection:
                 log.warning("no broker answers at %s; trying again", servers)
 
     def _why_refused(self, error: KafkaError) -> str:
-        """One line for what no trying again will mend: the setting to look at, the broker, the reason."""
+        """One line for an error that retrying cannot mend: the setting to look at, the broker, the reason."""
         theirs = self.settings
         reason = theirs.redact(_HOW_LONG.sub("", error.str()))
         who = _WHO.match(reason)
@@ -114,14 +114,14 @@ class Connection:
     # --- opening -------------------------------------------------------------------------------
 
     def connect(self, admin: AdminClient) -> set[str]:
-        """The topics there are, once a broker answers; `ConnectionFailed` with the cause when none does.
+        """The existing topics, once a broker answers; raises `ConnectionFailed` with the cause if none does.
 
-        Each failure looks the same from `list_topics`; the cause comes through `error_cb` in `poll`, or
-        from a look at what speaks at the other end.
+        Every failure of `list_topics` looks the same; the cause comes through `error_cb` in `poll`, or from
+        probing the other end.
         """
         start = time.monotonic()
         self._failure = None
-        self._quiet_until = start + DOWN_SECONDS  # the error says it, if it comes to that
+        self._quiet_until = start + DOWN_SECONDS  # if none answers, the error says so
         while True:
             try:
                 topics = set(admin.list_topics(timeout=1.0).topics)
@@ -135,7 +135,7 @@ class Connection:
                     raise ConnectionFailed(self._why_silent(error.args[0].str())) from None
             else:
                 self._connected = True
-                self._quiet_until = 0.0  # from now on it is news when no broker answers
+                self._quiet_until = 0.0  # from now on, warn when no broker answers
                 return topics
 
     def _check_protocol(self, waited: float) -> None:
@@ -165,7 +165,7 @@ class Connection:
     def create_topics(self, admin: AdminClient, topics: Sequence[str], partitions: int) -> None:
         """Create topics with the broker's default replication, and wait until they can be used.
 
-        Raises `AccessDenied` where the right is missing. Another program may create the same at once.
+        Raises `AccessDenied` where the right is missing. Another program may create them at the same time.
         """
         if not topics:
             return
@@ -200,7 +200,7 @@ def _has_leaders(admin: AdminClient, topic: str) -> bool:
 
 
 def close_consumer(consumer: Consumer) -> None:
-    """Close it, with the brokers' answer to the last commit; but it waits for ever where none comes (issue 3740)."""
+    """Close it, with the brokers' answer to the last commit; librdkafka waits for that for ever (issue 3740)."""
     closing = threading.Thread(target=consumer.close, name="imagebus-closing", daemon=True)
     closing.start()
     closing.join(LEAVE_SECONDS)

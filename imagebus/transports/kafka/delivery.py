@@ -1,4 +1,4 @@
-"""How a batch's outcomes reach the brokers: the seam of the two guarantees, and the one at least once.
+"""How a batch's outcomes reach the brokers: the seam of the two guarantees, and at-least-once.
 
 At least once: the messages are sent and confirmed here; the offsets are committed afterwards, by the
 consumer. Exactly once (`transactions.py`): messages and offsets are one transaction.
@@ -23,9 +23,9 @@ from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
-CONFIRM_SECONDS = 35.0  # message.timeout.ms and a little: by then each message is confirmed or given up
+CONFIRM_SECONDS = 35.0  # a little over message.timeout.ms: by then each message is confirmed or given up
 FLUSH_SECONDS = 10.0  # for what is queued when the bus is closed
-STOP_CHECK_SECONDS = 0.5  # between two looks at whether a stop shortens the wait
+STOP_CHECK_SECONDS = 0.5  # between two checks whether a stop shortens the wait
 
 FinishBy = Callable[[], "float | None"]  # `Member.finish_by`, as it is now
 Finish = Callable[[], None]
@@ -35,7 +35,7 @@ Send = Callable[[Message, OnRecord], None]
 class Delivery(Protocol):
     """One of the guarantees."""
 
-    commits_offsets: bool  # whether this has committed them
+    commits_offsets: bool  # along with the messages
 
     def begin(
         self,
@@ -48,20 +48,20 @@ class Delivery(Protocol):
     ) -> Finish:
         """Make `outgoing` exist; `ends` are the offsets that they answer up to.
 
-        What is returned waits for that, no longer than `finish_by` says, and raises `CommitFailed` where it
-        did not succeed. `instead` is that of `Member.commit`.
+        The returned function waits for that, until `finish_by` at most, and raises `CommitFailed` if it did not
+        succeed. `instead` is that of `Member.commit`.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the connection; what is not confirmed by now is not waited for long."""
+        """Close the connection, after a short wait for what is not confirmed yet."""
         ...
 
 
 class OutgoingBatch:
     """The outcomes of one batch on their way, and what became of them.
 
-    It keeps no producer: its callbacks lie in one, which could never be freed.
+    It keeps no producer: the producer holds its callbacks, so neither could ever be freed.
     """
 
     def __init__(self, send: Send, outgoing: Sequence[Message]) -> None:
@@ -112,7 +112,7 @@ def smaller(too_large: Sequence[int], instead: Instead | None) -> dict[int, Mess
 
 
 class AtLeastOnce:
-    """Sends, and waits until the brokers confirmed each message."""
+    """Sends, and waits until the brokers have confirmed each message."""
 
     commits_offsets = False
 
@@ -128,7 +128,7 @@ class AtLeastOnce:
         instead: Instead | None,
         /,
     ) -> Finish:
-        """See `Delivery.begin`. librdkafka's own threads send, while the caller does other things."""
+        """See `Delivery.begin`. librdkafka's threads send while the caller goes on."""
         if not outgoing:
             return nothing_left
         return partial(self._finish, OutgoingBatch(self._sender.send, outgoing), finish_by, instead)
@@ -153,4 +153,4 @@ class AtLeastOnce:
 
 
 def nothing_left() -> None:
-    """The end of a commit of which all was done at its beginning."""
+    """The end of a commit that was complete when it began."""

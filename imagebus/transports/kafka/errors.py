@@ -8,9 +8,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 from imagebus.errors import AccessDenied, ConnectionFailed, Fenced, PublishFailed, TooLarge, TransportError
 
-# What no trying again will mend.
+# Retrying cannot mend these.
 HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
-# Refused for want of a right, and the one that is missing, as docs/security.md grants it.
+# Denied, and the missing right, as docs/security.md grants it.
 DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: (

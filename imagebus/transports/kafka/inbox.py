@@ -23,7 +23,7 @@ from imagebus.transports.kafka.sender import Sender
 from imagebus.wire.envelope import reply_partition_header
 from imagebus.wire.message import Message
 
-# A partition has no leader yet, or the broker that was asked is not it any more.
+# A partition has no leader yet, or has a new one.
 _MOVING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -34,7 +34,7 @@ _MOVING = frozenset(
 
 
 class KafkaInbox(Inbox):
-    """Reads a topic from its high watermarks on, read now: the first reply is not missed.
+    """Reads a topic from its high watermarks on, fetched now, so the first reply is not missed.
 
     With `own_partition` it reads one partition of the topic, where that has several, and `return_headers`
     ask for replies there.
@@ -45,7 +45,7 @@ class KafkaInbox(Inbox):
         self._sender = sender
         self._topic = topic
         self._closed = False
-        # Nothing is committed; librdkafka wants the name of a group all the same.
+        # Nothing is committed, but librdkafka requires a group name.
         self._consumer: Consumer = connection.clients.consumer(f"requestor-{uuid.uuid4()}")
         try:
             partitions = self._partitions(own_partition)
@@ -93,7 +93,7 @@ class KafkaInbox(Inbox):
 
 
 def _high_watermark(consumer: Consumer, partition: TopicPartition) -> int:
-    """The offset that the next record gets; waits for a partition that is just being made or moved."""
+    """The offset of the next record; waits while the partition is being created or moved."""
     deadline = time.monotonic() + TOPIC_SECONDS
     while True:
         try:

@@ -1,11 +1,11 @@
-"""A member's book of its partitions: what was received and answered, and what the group was asked to remember.
+"""A member's book of its partitions: what was received, answered and committed.
 
-Commits begin and end, and partitions are given back, behind one lock: a rebalance comes on whichever thread polls,
-perhaps while the caller commits. Partitions are added and lost without it, and the brokers' answers to commits are
-noted without it: whoever has the lock may be waiting for the rebalance, or hold it for long.
+Commits and giving partitions back take one lock, because a rebalance runs on any thread that polls, perhaps while the
+caller commits. Adding and losing partitions, and the brokers' answers to commits, do not take it: its holder may be
+waiting for the rebalance, or hold it for long.
 
-A commit's result is read inside a later poll. The synchronous commit is not used: it may never return
-when the coordinator dies with it in hand, and no other call of the same consumer goes on meanwhile.
+A commit's result arrives in a later poll. The synchronous commit is not used: it may never return if the
+coordinator dies during the call, and blocks every other call of the same consumer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
-# The group moved on without us: whoever has the partition now starts from the last commit.
+# The group moved on without us: the partition's new owner starts from the last commit.
 _NOT_OURS = frozenset(
     {
         KafkaError.UNKNOWN_MEMBER_ID,
@@ -39,12 +39,12 @@ _NOT_OURS = frozenset(
     }
 )
 
-# Begins to deliver the outcomes at these places of a batch, with the offsets that they answer up to.
+# Begins to deliver the outcomes at these places of a batch, with the offsets they answer up to.
 Deliver = Callable[[Sequence[int], Sequence[TopicPartition]], Finish]
 
 
 class PendingCommit:
-    """A commit that was begun. Whoever is first ends it: its caller, or a rebalance that cannot wait for that."""
+    """A commit in progress. Its caller ends it, or a rebalance, which cannot wait for the caller."""
 
     def __init__(self, lock: threading.RLock, finish: Finish, done: Callable[[], None]) -> None:
         self._lock = lock
@@ -53,7 +53,7 @@ class PendingCommit:
         self._error: Exception | None = None
 
     def end(self) -> None:
-        """See `Commit.result`; but an error is kept for that."""
+        """As `Commit.result`, but keeps an error for it."""
         with self._lock:
             finish, self._finish = self._finish, None
             if finish is not None:
@@ -64,7 +64,7 @@ class PendingCommit:
                     self._error = error
 
     def result(self) -> None:
-        """See `Commit.result`. Where it succeeded, `done` is called, on the caller's thread."""
+        """See `Commit.result`. On success, calls `done` on the caller's thread."""
         self.end()
         if self._error is not None:
             raise self._error
@@ -72,10 +72,10 @@ class PendingCommit:
 
 
 class Ledger:
-    """What one member knows of its partitions, and asks its group to remember, through `attach`ed consumers.
+    """What one member knows of its partitions and commits, through `attach`ed consumers.
 
-    With `commits_offsets` they are committed by the delivery. Nothing here raises because of what the
-    brokers answer: what is refused is asked for again with the next commit, or by `ask_again`.
+    With `commits_offsets`, the delivery commits the offsets. Nothing here raises because of the brokers'
+    answers: what they refuse is committed again with the next batch, or by `ask_again`.
     """
 
     def __init__(self, connection: Connection, topic: str, *, commits_offsets: bool) -> None:
@@ -84,12 +84,12 @@ class Ledger:
         self._topic = topic
         self._commits_offsets = commits_offsets
         self._partitions = Partitions()
-        self._pending: PendingCommit | None = None  # the last commit that was begun
+        self._pending: PendingCommit | None = None  # the last one
         self._consumer: Consumer | None = None
-        self._commit_refused = False  # and not asked for again yet
+        self._commit_refused = False  # and not repeated yet
 
     def attach(self, consumer: Consumer | None) -> None:
-        """Ask through this consumer from now on; through none, nothing is asked any more."""
+        """Commit through this consumer from now on; without one, nothing is committed any more."""
         self._consumer = consumer
 
     # --- partitions come and go ----------------------------------------------------------------
@@ -107,12 +107,12 @@ class Ledger:
         return sorted(self._partitions.by_number)
 
     def position(self, number: int) -> int | None:
-        """The offset of the next record to be received; None where only the first one tells."""
+        """The offset of the next record to be received; None until the first one shows it."""
         partition = self._partitions.by_number.get(number)
         return None if partition is None else partition.position
 
     def given_back(self, numbers: Sequence[int]) -> None:
-        """End what is under way, and have the group remember that these partitions are in nobody's hands.
+        """End the commit in progress, and commit that these partitions have no owner.
 
         They are ours until this returns: what is answered is committed, so that it is not repeated.
         """
@@ -123,60 +123,59 @@ class Ledger:
             self._partitions.remove(numbers)
 
     def close(self) -> None:
-        """The same of all partitions, of what is answered by now; nothing is asked any more after `attach(None)`."""
+        """The same for all partitions, as far as they are answered; `attach(None)` ends it for good."""
         with self._lock:
             self._ask(self._partitions.ahead(self.numbers(), given_back=True))
 
     def lost(self, numbers: Sequence[int]) -> None:
-        """They went to another member without our saying so: nothing is committed any more.
+        """They went to another member without being given back: nothing is committed any more.
 
-        Without the lock: who has it may be asking librdkafka for a commit, which waits until the rebalance that
-        this is called from is over, and that for us.
+        Without the lock: its holder may be in a commit that waits for the end of the rebalance that calls this.
         """
         self._partitions.remove(numbers)
 
     # --- records come --------------------------------------------------------------------------
 
     def receive(self, number: int, offset: int) -> tuple[Receipt, int]:
-        """Note a received record; its receipt, and how often it is tried now."""
+        """Note a received record; returns its receipt and its attempt."""
         return self._partitions.receive(number, offset), self._partitions.attempt(number, offset)
 
     def see(self, number: int, offset: int) -> None:
-        """A record came that is not given out yet: see `Partitions.see`."""
+        """Note a record that is not given out yet: see `Partitions.see`."""
         self._partitions.see(number, offset)
 
     def have_suspects(self, batch_size: int) -> bool:
-        """Whether there is anything that a member died with."""
+        """Whether there are suspects."""
         return self._partitions.have_suspects(batch_size)
 
     def is_suspect(self, number: int | None, offset: int | None) -> bool:
-        """Whether a member died with this record in its hands, perhaps because of it."""
+        """Whether a member died with this record in hand, perhaps because of it."""
         return self._partitions.deaths(number, offset) > 0
 
     def go_together(self, received: Sequence[tuple[int | None, int | None]], limit: int) -> list[int]:
-        """What may be tried next: see `Partitions.go_together`."""
+        """The places that may be tried next: see `Partitions.go_together`."""
         return self._partitions.go_together(received, limit)
 
-    # --- what the group is asked to remember ---------------------------------------------------
+    # --- committing ----------------------------------------------------------------------------
 
     def claim(self) -> Mapping[int, Progress]:
-        """Ask for it to be remembered, before the first record of a new partition is tried, that somebody has it."""
+        """Commit that new partitions have an owner, before their first record is tried."""
         with self._lock:
             unclaimed = self._partitions.unclaimed()
             self._ask(unclaimed)
         return unclaimed
 
     def begin_suspects(self, messages: Iterable[Message]) -> Mapping[int, Progress]:
-        """The same, before suspects are tried, of those; the next member reads it if we die of one."""
+        """The same for suspects, before they are tried; if one kills us, the next member reads it."""
         begins: dict[int, Progress] = {}
         with self._lock:
             for message in messages:
                 receipt: Receipt = message.receipt
                 partition = self._partitions.by_number.get(receipt.partition)
                 if partition is None or receipt.partition in begins or not self._partitions.is_ours(receipt):
-                    continue  # of a partition the first one counts
-                # Between the last answer and it there may be offsets without a record: a transaction's marker, or
-                # what was compacted away. Noted in front of those, its deaths would never be counted.
+                    continue  # the first one of a partition counts
+                # Offsets without a record may lie before it: a transaction's marker, or compacted records. Noted in
+                # front of those, its deaths would never be counted.
                 partition.answered = receipt.offset
                 begins[receipt.partition] = Progress(receipt.offset, begun(message.attempt))
             self._ask(begins)
@@ -189,13 +188,13 @@ class Ledger:
     def commit(
         self, receipts: Sequence[Receipt], deliver: Deliver, done: Callable[[], None]
     ) -> PendingCommit:
-        """Begin a commit; `done` is called by its `result` where it succeeded.
+        """Begin a commit; its `result` calls `done` on success.
 
-        1. Leave out what is no longer ours: whoever has its partition now answers it.
+        1. Leave out what is no longer ours: the partition's new owner answers it.
         2. Deliver the outcomes; for exactly-once, the offsets with them.
-        3. Note the next offset of each partition, and ask for the commit of those offsets. Where the group
-           moved on or the coordinator is away they are asked for again: the outcomes exist, so at worst
-           they are repeated, never lost.
+        3. Note the next offset of each partition, and commit those offsets. Where the group moved on or the
+           coordinator is away, they are committed later: the outcomes exist, so at worst they are repeated,
+           never lost.
         """
         with self._lock:
             ours = [place for place, receipt in enumerate(receipts) if self._partitions.is_ours(receipt)]
@@ -223,7 +222,7 @@ class Ledger:
                     seek(number, partition.answered)
 
     def correct(self, committed: Iterable[TopicPartition]) -> None:
-        """What the brokers say is committed; after a transaction in doubt only they know how far it got."""
+        """Take over what the brokers have committed; after a transaction in doubt, only they know."""
         with self._lock:
             for each in committed:
                 partition = self._partitions.by_number.get(each.partition)
@@ -232,7 +231,7 @@ class Ledger:
                     partition.remembered = partition.asked = Progress(each.offset, begun(1))
 
     def _ask(self, wanted: Mapping[int, Progress]) -> None:
-        """Have the group remember this; `on_commit_result` gets the answer. To be called under the lock."""
+        """Commit this; `on_commit_result` gets the answer. To be called under the lock."""
         consumer = self._consumer
         if not wanted or consumer is None:
             return
@@ -244,7 +243,7 @@ class Ledger:
             self.on_commit_result(error.args[0], named)
 
     def on_commit_result(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """The brokers' answer to a commit. If this raised, what the poll around it brought would be lost."""
+        """The brokers' answer to a commit. Must not raise: the poll around it would lose its record."""
         refusal = error
         for each in partitions:
             refusal = refusal or each.error
@@ -260,7 +259,7 @@ class Ledger:
             log.warning("offsets not committed yet: %s", refusal.str())
 
     def ask_again(self) -> None:
-        """What the group refused is not left to the next batch, which may be far."""
+        """Repeat a refused commit now: the next batch may be far off."""
         if self._commit_refused:
             with self._lock:
                 self._commit_refused = False

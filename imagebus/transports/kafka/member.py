@@ -1,7 +1,7 @@
-"""A member of a consumer group: receives its partitions' records, and commits them when they are answered.
+"""A member of a consumer group: receives its partitions' records, and commits them once answered.
 
-The order of things is the delivery guarantee: outcomes are confirmed by the brokers before the offsets of
-their requests are committed, and offsets are committed by name, only for partitions that are still ours.
+The order of steps is the delivery guarantee: the brokers confirm the outcomes before the offsets of their
+requests are committed, and offsets are committed explicitly, only for partitions that are still ours.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
-QUESTION_SECONDS = 5.0  # for one to the brokers inside a callback, where everything else waits for it
+QUERY_SECONDS = 5.0  # for one to the brokers inside a callback, which holds up everything else
 COMMIT_SECONDS = 15.0  # for offsets: a group's coordinator that is killed is replaced within 13 s
-RESULT_POLL_SECONDS = 0.02  # between two looks at whether a commit has its result
+RESULT_POLL_SECONDS = 0.02  # between two checks for a commit's result
 MAX_POLL_MS = 300_000  # librdkafka's default of max.poll.interval.ms
 
 
 class KafkaMember(Member):
-    """See `Member`; the brokers learn of it with the first `receive`."""
+    """See `Member`; it joins its group with the first `receive`."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class KafkaMember(Member):
         self._waiting: list[Record] = []  # received, and not given out yet
         self._in_hand: set[Receipt] = set()  # given out and not committed
         self._suspects_in_hand = False
-        self._batch_size = 0  # the largest limit that was received with
+        self._batch_size = 0  # the largest limit of a `receive`
         self._closed = threading.Event()
         self._consumer: Consumer = connection.clients.consumer(group, self._ledger.on_commit_result)
         self._ledger.attach(self._consumer)
@@ -78,7 +78,7 @@ class KafkaMember(Member):
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [each.partition for each in partitions]
-        self._ledger.given_back(numbers)  # librdkafka lets go of them after the brokers' answer
+        self._ledger.given_back(numbers)  # librdkafka releases them after the brokers' answer
         self._forget_waiting(numbers)
         self._tell()
 
@@ -94,13 +94,13 @@ class KafkaMember(Member):
             self._on_assigned(self.partitions)
 
     def _add(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Take newly assigned partitions at their committed offsets; count what retention ate. Never raises."""
+        """Take newly assigned partitions at their committed offsets; count what retention deleted. Never raises."""
         try:
-            for each in consumer.committed(partitions, timeout=QUESTION_SECONDS):
+            for each in consumer.committed(partitions, timeout=QUERY_SECONDS):
                 if each.error is not None:
                     raise KafkaException(each.error)
                 committed = each.offset if each.offset >= 0 else None
-                low, high = consumer.get_watermark_offsets(each, timeout=QUESTION_SECONDS)
+                low, high = consumer.get_watermark_offsets(each, timeout=QUERY_SECONDS)
                 if committed is not None and committed < low:
                     self._count_lost(each.partition, low - committed)
                     committed = low
@@ -108,7 +108,7 @@ class KafkaMember(Member):
                     committed = high if self._starts_at_the_end() else low
                 self._ledger.add(each.partition, committed, each.metadata, end=high)
         except KafkaException as error:
-            # The brokers are busy with themselves: the offsets are asked for again by librdkafka.
+            # The brokers are busy: librdkafka fetches the offsets itself.
             log.warning("the committed offsets are not known yet: %s", error.args[0].str())
             for each in partitions:
                 if not self._ledger.knows(each.partition):
@@ -119,14 +119,14 @@ class KafkaMember(Member):
             starts.append(
                 TopicPartition(each.topic, each.partition, OFFSET_STORED if start is None else start)
             )
-        with suppress(KafkaException):  # the assignment may be over before it began
+        with suppress(KafkaException):  # the assignment may be revoked already
             consumer.incremental_assign(starts)
 
     def _starts_at_the_end(self) -> bool:
         return self._connection.settings.get("auto.offset.reset", "") in ("latest", "largest", "end")
 
     def _forget_waiting(self, numbers: Sequence[int]) -> None:
-        """They are no longer ours; if they come back, so does what was waiting, in order."""
+        """Drop what waits of these partitions; if they come back, so does it, in order."""
         self._waiting[:] = [record for record in self._waiting if record.partition() not in numbers]
 
     # --- receiving -----------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class KafkaMember(Member):
                 arrived = self._consumer.consume(room, timeout=0)
                 self._waiting += arrived
                 self._last_poll = time.monotonic()
-            # Received before anything is polled for again: a partition that is lost meanwhile takes these with it.
+            # Noted before the next poll: a partition that is lost then takes these with it.
             messages = [
                 message for record in self._take(limit) if (message := self._received(record)) is not None
             ]
@@ -164,9 +164,9 @@ class KafkaMember(Member):
         return messages
 
     def _must_commit_first(self) -> bool:
-        """Whether nothing may be given out: a suspect is in hand, or is next while others are.
+        """Whether nothing may be given out: a suspect is in hand, or is next while other messages are.
 
-        It is next where it came first: so suspects of one partition get their turn although others never end.
+        Suspects are next when they came first, so they get their turn although other messages never end.
         """
         if not self._in_hand:
             return False
@@ -178,7 +178,7 @@ class KafkaMember(Member):
         )
 
     def _take(self, limit: int) -> list[Record]:
-        """Of what is waiting, what goes together; what stays is seen, so that after a `rewind` it comes again."""
+        """The waiting records that go together; the others are noted, so that a `rewind` brings them again."""
         if not self._ledger.have_suspects(self._batch_size):
             taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
         else:
@@ -201,13 +201,13 @@ class KafkaMember(Member):
         return to_message(record, self._topic, receipt, attempt)
 
     def _look_for_a_gap(self, number: int, offset: int) -> None:
-        """Count what was deleted before it was read. A gap alone may be a transaction's marker."""
+        """Count records deleted before they were read. A gap alone may be a transaction's marker."""
         position = self._ledger.position(number)
         if position is None or offset <= position:
             return
         with suppress(KafkaException):
             low, _ = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, number), timeout=QUESTION_SECONDS
+                TopicPartition(self._topic, number), timeout=QUERY_SECONDS
             )
             if low > position:
                 self._count_lost(number, min(low, offset) - position)
@@ -224,7 +224,7 @@ class KafkaMember(Member):
     def _wait_until_committed(self, wanted: Mapping[int, Progress]) -> None:
         """Poll for the result, for a while; a record that comes instead waits for the next `receive`.
 
-        Beside transactions for as long as it takes: one that reached the group late would undo their offsets.
+        With transactions, as long as it takes: a commit that arrived late would undo their offsets.
         """
         if not wanted:
             return
@@ -239,7 +239,7 @@ class KafkaMember(Member):
                     self._keep(record)
 
     def _keep(self, record: Record) -> None:
-        """For the next `receive`."""
+        """Keep a record for the next `receive`."""
         self._waiting.append(record)
         self._see(record)
 
@@ -248,7 +248,7 @@ class KafkaMember(Member):
             self._ledger.see(*place_of(record))
 
     def _keep_membership(self) -> None:
-        """Poll now and then while the caller is busy: a slow model must not cost the partitions.
+        """Poll now and then while the caller is busy, so that a slow model does not cost the partitions.
 
         Each poll brings at most one record, which the next `receive` returns.
         """
@@ -301,7 +301,7 @@ class KafkaMember(Member):
             self._ledger.rewind(self._seek)
 
     def _correct(self) -> None:
-        """After a transaction in doubt only the brokers know how far it got."""
+        """After a transaction in doubt, only the brokers know how far it got."""
         named = [TopicPartition(self._topic, number) for number in self._ledger.numbers()]
         try:
             self._ledger.correct(self._consumer.committed(named, timeout=TOPIC_SECONDS))
@@ -309,7 +309,7 @@ class KafkaMember(Member):
             raise_translated(error, "asking for the committed offsets")
 
     def _seek(self, number: int, offset: int) -> None:
-        # A partition that is just being taken away cannot be sought, and need not be.
+        # A partition that is being revoked cannot be sought, and need not be.
         with suppress(KafkaException):
             self._consumer.seek(TopicPartition(self._topic, number, offset))
 

@@ -1,4 +1,4 @@
-"""In which partition a reply is written: the one that its caller reads, where there is such a one."""
+"""The partition of a reply: the one that its caller reads, if it exists."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from confluent_kafka import KafkaException, Producer
 
 from imagebus.wire.message import Message
 
-COUNT_SECONDS = 5.0  # for the number of a topic's partitions
-RECOUNT_SECONDS = 10.0  # until it is asked for again, when one is wanted that was not there
+COUNT_SECONDS = 5.0  # to fetch the number of a topic's partitions
+RECOUNT_SECONDS = 10.0  # before it is fetched again for a partition that did not exist
 
 
 class PartitionCounts:
-    """How many partitions topics have, as far as anybody wanted to know."""
+    """The number of partitions of each topic for which a reply named one."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._counts: dict[str, tuple[int, float]] = {}  # by topic, with time.monotonic() of the next look
+        self._counts: dict[str, tuple[int, float]] = {}  # by topic, with time.monotonic() of the next fetch
 
     def placed(self, message: Message) -> Message:
-        """The message; to go where its key says if its topic has no such partition as is wanted.
+        """The message; its key decides if its topic does not have the requested partition.
 
-        Another program's wish must not keep a whole batch from being sent.
+        Another program's bad request must not keep a whole batch from being sent.
         """
         if message.partition is None or message.partition < self._count(message.topic, message.partition):
             return message
@@ -33,7 +33,7 @@ class PartitionCounts:
         if wanted >= count and time.monotonic() >= look_at:
             try:
                 found = self._producer.list_topics(topic, COUNT_SECONDS).topics[topic]
-            except KafkaException:  # no broker answers; the batch will say so
+            except KafkaException:  # no broker answers: sending will fail too
                 return count
             count = len(found.partitions)
             self._counts[topic] = count, time.monotonic() + RECOUNT_SECONDS

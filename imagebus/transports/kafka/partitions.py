@@ -1,14 +1,13 @@
-"""What a member of a consumer group knows of its partitions: whose they are, and how far the answers go.
+"""What a member of a consumer group knows of its partitions: their assignment, and progress in them.
 
 The progress of a partition stays in the broker, in the metadata text of its committed offset:
 
-    attempt=1   the records from there on are in the hands of a member
+    attempt=1   a member has the records from there on
     attempt=2   a member died with them; the next one tries a few of them at once
     attempt=3   two died; the record there is tried alone
-    (empty)     nobody has it: the last member gave the partition back
+    (empty)     no owner: the last member gave the partition back
 
-So a record that kills its reader is found without a database, and only after a death is there anything
-to pay for it.
+So a record that kills its reader is found without a database, and it costs nothing until one dies.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from typing import NamedTuple
 from imagebus.transports.base import how_many
 
 NOT_BEGUN = ""
-# Records that are tried together after a death: of the up to 384 that a dead member had in hand, all have been tried
-# after 16 batches, and the few among which is a killer one by one after 24 more.
+# Records tried together after a first death: the up to 384 that a dead member had in hand take 16 batches, and the
+# few that include the killer 24 more, one by one.
 FEW = 24
 _ATTEMPT = re.compile(r"attempt=([0-9]{1,3})")
 
 
 def begun(attempt: int) -> str:
-    """The metadata that says that the record at the committed offset is tried for the `attempt`th time."""
+    """The metadata for the `attempt`th try of the record at the committed offset."""
     return f"attempt={attempt}"
 
 
@@ -40,7 +39,7 @@ def attempts_in(metadata: str | None) -> int:
 
 
 class Receipt(NamedTuple):
-    """Where a received message stood, and which assignment of its partition it came under."""
+    """The place of a received message, and the assignment of its partition under which it came."""
 
     partition: int
     offset: int
@@ -48,7 +47,7 @@ class Receipt(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a group remembers of a partition: the offset of its next record, and who is at it."""
+    """What a group has committed for a partition: the offset of its next record, and the attempt."""
 
     offset: int
     metadata: str
@@ -59,11 +58,11 @@ class Partition:
     """One assigned partition. Offsets are those of the next record, as Kafka has them."""
 
     assignment: int
-    position: int | None = None  # to be received; None where only the first record tells
+    position: int | None = None  # to be received; None until the first record shows it
     answered: int | None = None  # confirmed outcomes reach up to here
-    remembered: Progress | None = None  # by the group, as far as it confirmed
-    asked: Progress | None = None  # the group was last asked to remember this, and did not refuse
-    suspects: range = range(0)  # a member died with the first of these in its hands, or one of the next
+    remembered: Progress | None = None  # committed, and confirmed
+    asked: Progress | None = None  # committed last, and not refused
+    suspects: range = range(0)  # a member died with the first of these in hand, or one of the next
     deaths: int = 0  # with the first
     open: dict[int, None] = field(
         default_factory=dict
@@ -85,7 +84,7 @@ class Partitions:
     _assignments: int = 0
 
     def add(self, number: int, committed: int | None, metadata: str | None, end: int) -> None:
-        """A partition was assigned, to be read from `committed` on, None if that could not be found out.
+        """A partition was assigned, to be read from `committed` on; None if that is unknown.
 
         `end` is the offset after the last record it has now.
         """
@@ -93,7 +92,7 @@ class Partitions:
         partition = Partition(self._assignments, position=committed, answered=committed)
         deaths = attempts_in(metadata)
         if committed is not None:
-            # Another program's metadata says of the work as little as none.
+            # Another program's metadata says nothing about the work.
             known = metadata if metadata and deaths else NOT_BEGUN
             partition.remembered = partition.asked = Progress(committed, known)
         if committed is not None and deaths:
@@ -101,14 +100,14 @@ class Partitions:
         self.by_number[number] = partition
 
     def forget_receipts(self, number: int) -> None:
-        """What was received of a partition comes again: a commit by its old receipts marks nothing as done."""
+        """A partition's records come again: a commit by their old receipts marks nothing as done."""
         self._assignments += 1
         partition = self.by_number[number]
         partition.assignment, partition.done = self._assignments, 0
         partition.open.clear()
 
     def unclaimed(self) -> dict[int, Progress]:
-        """The partitions that the group believes to be in nobody's hands, and what it shall remember of them."""
+        """The partitions without an owner in the group's commits, and what to commit for them."""
         return {
             number: Progress(partition.asked.offset, begun(1))
             for number, partition in list(self.by_number.items())
@@ -116,7 +115,7 @@ class Partitions:
         }
 
     def ahead(self, numbers: Iterable[int], *, given_back: bool) -> dict[int, Progress]:
-        """Those of `numbers` whose confirmed outcomes are ahead of what the group was asked to remember."""
+        """Those of `numbers` whose confirmed outcomes are ahead of their commits."""
         ahead = {}
         for number in numbers:
             partition = self.by_number.get(number)
@@ -133,22 +132,22 @@ class Partitions:
 
     @staticmethod
     def _left_behind(partition: Partition, answered: int) -> str:
-        """What is noted where a partition is given back: a suspect that was not tried to its end stays one.
+        """The metadata of a partition that is given back: a suspect without an outcome stays one.
 
-        The first of them with its deaths; one behind that, which was not alone, as after a single death.
+        The first keeps its deaths; one behind it, which was not alone, has one death.
         """
         if answered not in partition.suspects:
             return NOT_BEGUN
         return begun(partition.deaths if answered == partition.suspects[0] else 1)
 
     def ask(self, wanted: Mapping[int, Progress]) -> None:
-        """The group is asked to remember this."""
+        """This is being committed."""
         for number, progress in wanted.items():
             if (partition := self.by_number.get(number)) is not None:
                 partition.asked = progress
 
     def confirm(self, number: int, progress: Progress, *, remembered: bool) -> None:
-        """The group's answer to that. Where it refused, it has to be asked again."""
+        """The group's answer to a commit. A refused one has to be repeated."""
         partition = self.by_number.get(number)
         if partition is None:
             return
@@ -158,7 +157,7 @@ class Partitions:
             partition.asked = partition.remembered
 
     def is_settled(self, wanted: Mapping[int, Progress]) -> bool:
-        """Whether the group has answered: what it was asked to remember is remembered, refused, or not ours to ask."""
+        """Whether the group has answered: each commit is confirmed, refused, or no longer ours."""
         return all(
             (partition := self.by_number.get(number)) is None
             or partition.asked != progress
@@ -167,14 +166,14 @@ class Partitions:
         )
 
     def remove(self, numbers: Iterable[int]) -> None:
-        """Partitions that are no longer ours; what was received from them cannot be committed any more."""
+        """These partitions are no longer ours: what was received from them cannot be committed any more."""
         for number in numbers:
             self.by_number.pop(number, None)
 
     def receive(self, number: int, offset: int) -> Receipt:
         """Note a received record."""
         partition = self.by_number.get(number)
-        if partition is None:  # taken away while the record was on its way to us
+        if partition is None:  # revoked while the record was on its way
             return Receipt(number, offset, 0)
         partition.position = offset + 1
         partition.open[offset] = None
@@ -182,21 +181,21 @@ class Partitions:
         return Receipt(number, offset, partition.assignment)
 
     def see(self, number: int, offset: int) -> None:
-        """A record came. Where nobody could tell where the partition begins, it begins there."""
+        """Note a record. If the start of its partition is unknown, it is this one."""
         partition = self.by_number.get(number)
         if partition is not None and partition.answered is None:
             partition.answered = offset
             partition.remembered = partition.asked = Progress(offset, NOT_BEGUN)
 
     def is_ours(self, receipt: Receipt) -> bool:
-        """Whether the partition is still assigned as it was when the message was received."""
+        """Whether the partition has been ours since the message was received."""
         partition = self.by_number.get(receipt.partition)
         return partition is not None and partition.assignment == receipt.assignment
 
     def ends(self, receipts: Iterable[Receipt]) -> dict[int, int]:
-        """The offset that each partition which is still ours is answered up to, once these records are.
+        """How far each partition that is still ours is answered, once these records are.
 
-        One that was given out before them and has no outcome yet is not passed over.
+        A record given out before them without an outcome yet is not passed over.
         """
         return {
             number: partition.end(offsets)
@@ -213,7 +212,7 @@ class Partitions:
         return offsets
 
     def mark_answered(self, receipts: Sequence[Receipt], *, committed: bool) -> None:
-        """Their outcomes exist, and with `committed` their offsets are stored. What was lost meanwhile is skipped."""
+        """Their outcomes exist, and with `committed`, their offsets are stored. Lost partitions are skipped."""
         for number, offsets in self._offsets(receipts).items():
             partition = self.by_number.get(number)
             if partition is None:
@@ -226,10 +225,10 @@ class Partitions:
                 partition.remembered = partition.asked = Progress(end, begun(1))
 
     def have_suspects(self, limit: int) -> bool:
-        """Whether there is anything that a member died with. `limit` is the size of a batch."""
+        """Whether there are suspects. `limit` is the size of a batch."""
         for partition in list(self.by_number.values()):
             if partition.suspects:
-                # The dead member had two batches for the model and one on its way to the brokers; or a few.
+                # The dead member had two batches for the model and one on its way to the brokers; or a few suspects.
                 first, last = partition.suspects[0], partition.suspects[-1]
                 in_hand = 3 * limit if partition.deaths == 1 else FEW
                 partition.suspects = range(first, min(last + 1, first + in_hand))
@@ -238,12 +237,12 @@ class Partitions:
         return any(partition.suspects for partition in list(self.by_number.values()))
 
     def go_together(self, received: Sequence[tuple[int | None, int | None]], limit: int) -> list[int]:
-        """The places of those among the received (partition, offset) that are tried next, at once.
+        """The places of the received (partition, offset) pairs that are tried next, together.
 
-        Suspects and others never are: one that kills its reader takes no more with it than has to be, and
-        nobody waits long for a suspect's sake. After one death a few are tried, after two in the same place
-        one: an innocent record behind the suspect costs little, and the guilty one stands alone at its
-        third try. Whose turn it is, the first one says. Of a partition, none overtakes another.
+        Suspects are never tried with other records: a killer takes as few with it as possible, and no other
+        record waits long because of it. After one death a few are tried, after two in the same place one: an
+        innocent record behind the suspect costs little, and the killer is alone at its third try. The first
+        record decides whether it is the suspects' turn. No record overtakes another of its partition.
         """
         deaths = [self.deaths(*each) for each in received]
         suspicious = bool(deaths and deaths[0])
@@ -259,14 +258,14 @@ class Partitions:
         return chosen
 
     def deaths(self, number: int | None, offset: int | None) -> int:
-        """How many members died with this record in their hands, as far as it may be to blame."""
+        """How many members died with this record in hand, as far as it may be to blame."""
         partition = None if number is None else self.by_number.get(number)
         return partition.deaths if partition is not None and offset in partition.suspects else 0
 
     def attempt(self, number: int, offset: int) -> int:
-        """How often this record is tried now, this time included."""
+        """How often this record has been tried, this time included."""
         partition = self.by_number.get(number)
         if partition is None or offset not in partition.suspects:
             return 1
-        # One behind the first was in the same hands, perhaps; but not alone, so it is not worse than this.
+        # One behind the first may have been in the same hands, but not alone, so it counts no more than this.
         return 1 + (partition.deaths if offset == partition.suspects[0] else min(partition.deaths, 2))

@@ -1,9 +1,9 @@
-"""Who is at the other end, and why a secured connection does not come about: a look with Python's own socket.
+"""Why a secured connection fails: a probe of the other end with Python's own socket.
 
-librdkafka has the same words for a foreign authority and a foreign host name, and none at all for a
-client that speaks plaintext to a TLS port. It says that all brokers are down once, and not always: a
-coordinator that loses its address meanwhile spoils its count. Here nothing is sent but a TLS handshake: no
-request, no login.
+librdkafka has the same words for an unknown authority and a wrong host name, and none at all for a client
+that speaks plaintext to a TLS port. It reports that all brokers are down once, and not always: a
+coordinator that loses its address meanwhile spoils its count. The probe sends nothing but a TLS
+handshake: no request, no login.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Mapping
 
 HANDSHAKE_SECONDS = 2.0  # for each step of a handshake that a broker next door finishes in milliseconds
-KNOCK_SECONDS = 0.5  # for a connection alone; whoever asks waits for it inside a callback
+KNOCK_SECONDS = 0.5  # for a connection alone; a callback waits for it
 _WRONG_NAME = (62, 64)  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 
 
@@ -23,16 +23,16 @@ def wants_tls(settings: Mapping[str, str]) -> bool:
 
 
 def speaks_tls(server: str) -> bool | None:
-    """Whether `server`, as host:port, answers a TLS handshake. None when it does not answer at all."""
+    """Whether `server`, as host:port, answers a TLS handshake; None if it does not answer at all."""
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is trusted to it
+    context.verify_mode = ssl.CERT_NONE  # nothing secret is sent
     try:
         with _connect(server, HANDSHAKE_SECONDS) as plain:
             try:
                 context.wrap_socket(plain).close()
             except ssl.SSLError as error:
-                # An alert is TLS too: it may want a certificate of the client's.
+                # An alert is TLS too: the server may require a client certificate.
                 return "ALERT" in (error.reason or "")
             except ConnectionError:
                 return False
@@ -53,7 +53,7 @@ def anyone_listens(servers: str) -> bool:
 
 
 def certificate_trouble(server: str, settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """The setting to look at and what is wrong with the certificate of `server`; None when that is not it."""
+    """The setting to look at and what is wrong with the certificate of `server`; None if it is fine."""
     try:
         context = _verifying(settings)
         with _connect(server, HANDSHAKE_SECONDS) as plain:
@@ -67,7 +67,7 @@ def certificate_trouble(server: str, settings: Mapping[str, str]) -> tuple[str, 
 
 
 def _verifying(settings: Mapping[str, str]) -> ssl.SSLContext:
-    """A context that trusts whom the settings trust."""
+    """A context that trusts what the settings trust."""
     where, pem = settings.get("ssl.ca.location", ""), settings.get("ssl.ca.pem")
     if where in ("", "probe") and not pem:
         return ssl.create_default_context()

@@ -37,7 +37,7 @@ def place_of(record: Record) -> tuple[int, int]:
 
 
 def record_bytes(message: Message) -> int:
-    """The size of a message as the only record of a batch, less what is the same for all.
+    """The size of a message as the only record of a batch, less the constant part.
 
     As in Kafka's "Record" of its message format, version 2: lengths and the count of headers are zigzag varints.
     """
@@ -51,8 +51,8 @@ def _varint_bytes(number: int) -> int:
     return max(1, -(-(2 * number).bit_length() // 7))
 
 
-# Not `record.headers()`: Python 3.11 and later, once that line has run some ten times, calls C code without a look at
-# whether it failed. The driver's broken list for a name that is not UTF-8 would get through, and end the process.
+# Not `record.headers()`: Python 3.11 and later, once that line has run some ten times, calls C code without checking
+# for failure. The driver's broken list for a name that is not UTF-8 would get through, and end the process.
 _ask_for_headers = operator.methodcaller("headers")
 
 
@@ -60,12 +60,12 @@ def _headers(record: Record) -> list[tuple[str, bytes | None]]:
     """A received record's headers, with values of bytes or None."""
     try:
         return cast(list[tuple[str, bytes | None]], _ask_for_headers(record) or [])
-    except SystemError:  # the driver's answer to a name that is not UTF-8; to be asked once only
+    except SystemError:  # the driver's answer to a name that is not UTF-8; only to be called once
         return []
 
 
 def keep_bad_news(connection: Connection, topic: str, error: KafkaError) -> None:
-    """Bad news in place of a record. Kept for the next call: raising here would lose what came with it."""
+    """An error in place of a record. Kept for the next call: raising here would lose the records beside it."""
     if error.code() in DENIED or error.code() in _GONE or error.fatal():
         connection.keep_failure(translate(error, f"reading topic {topic!r}"))
     else:

@@ -1,4 +1,4 @@
-"""A producer that has each message judged by its own size."""
+"""A producer that lets the brokers judge each message by its own size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OnRecord = Callable[[KafkaError | None, Record], None]
 
 
 def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
-    """Queue one message; blocks while the queue is full. Raises `TooLarge` for what this client may not send."""
+    """Queue one message; blocks while the queue is full. Raises `TooLarge` for one that exceeds this client's limit."""
     while True:
         try:
             producer.produce(
@@ -35,7 +35,7 @@ def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
                 on_delivery=delivered,
             )
             return
-        except BufferError:  # the queue is full: let some go, then offer the same message again
+        except BufferError:  # the queue is full: send some, then try again
             producer.poll(0.1)
         except KafkaException as error:
             raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
@@ -44,19 +44,19 @@ def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
 class Sender:
     """Sends messages to the brokers, several in one of Kafka's batches.
 
-    A broker refuses a batch that is larger than the topic's `max.message.bytes` as a whole, whatever the messages
-    in it are, and librdkafka gives them all up. Here they are sent again, each in a batch of its own: the answer
-    to that is the one that counts.
+    A broker refuses a batch larger than the topic's `max.message.bytes` as a whole, whatever the size of its
+    messages, and librdkafka gives them all up. Here they are re-sent, each in a batch of its own, and the second
+    answer counts.
     """
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self.producer = clients.producer()
         self._one_by_one: Producer | None = None  # from the first refusal on
-        self._refusing = threading.Lock()  # two threads may learn of one at once
+        self._refusing = threading.Lock()  # two threads may learn of a refusal at once
 
     def send(self, message: Message, delivered: OnRecord) -> None:
-        """Queue one message; as `produce`."""
+        """Queue one message, as `produce` does."""
         produce(self.producer, message, partial(self._judge, message, delivered))
 
     def _judge(self, message: Message, delivered: OnRecord, error: KafkaError | None, record: Record) -> None:
@@ -74,12 +74,12 @@ class Sender:
         produce(self._one_by_one, message, delivered)
 
     def poll(self) -> None:
-        """Let the outcomes be told that are known."""
+        """Call back for known outcomes."""
         for producer in self._producers():
             producer.poll(0)
 
     def flush(self, seconds: float) -> int:
-        """Wait for the outcomes, for each of both producers so long; how many messages have none yet."""
+        """Wait up to `seconds` for the outcomes, for each producer; returns how many messages have none yet."""
         return sum(producer.flush(seconds) for producer in self._producers())
 
     def purge(self) -> None:
@@ -89,5 +89,5 @@ class Sender:
 
     def _producers(self) -> Any:
         yield self.producer
-        if self._one_by_one is not None:  # it may have come to be while the first was polled
+        if self._one_by_one is not None:  # it may be created while the first is polled
             yield self._one_by_one

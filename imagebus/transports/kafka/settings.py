@@ -1,4 +1,4 @@
-"""librdkafka's clients made from a config file: the settings that the promise rests on, and whose fault a refusal is.
+"""librdkafka's clients from a config file: the settings that the promise rests on, and the cause of a refusal.
 
 Settings are checked when a client is made, before anything connects.
 """
@@ -18,28 +18,28 @@ from imagebus.errors import ConfigError
 from imagebus.transports.kafka.config import Settings
 
 driver_log = logging.getLogger("imagebus.transports.kafka.driver")
-# One file has the settings of producers and consumers, and each ignores the other's with a warning.
+# One file holds the settings of producers and consumers, and each warns that it ignores the other's.
 driver_log.addFilter(lambda record: not record.getMessage().startswith("CONFWARN"))
 
 _COMMON = {
-    # Freeing the connection of an idle hour is no news.
+    # Closing an idle connection is normal.
     "log.connection.close": "false",
     # A frozen partition leader stalls a client for 71 s at librdkafka's default of 60 s, 7.7 s with 6 s.
     "socket.timeout.ms": "6000",
 }
 _PRODUCER = {
     "enable.idempotence": "true",
-    # librdkafka waits 5 ms for more messages by default. With one request on its way at a time the first message
-    # leaves at once, and what comes meanwhile goes together with the next: a broker that gets a request for every
-    # few messages is busy with requests.
+    # librdkafka waits 5 ms for more messages by default. With one request in flight, the first message leaves at
+    # once, and those that come meanwhile go together: a request for every few messages keeps a broker busy with
+    # requests.
     "linger.ms": "0",
     "max.in.flight.requests.per.connection": "1",
     "request.timeout.ms": "5000",
     "message.timeout.ms": "30000",
     "allow.auto.create.topics": "false",
 }
-# An abandoned transaction blocks read-committed consumers for this long. Not shorter: a broker that is killed is
-# replaced within 13 s, and a transaction that has waited for that is still good.
+# An abandoned transaction blocks read-committed consumers for this long. Not shorter: a killed broker is replaced
+# within 13 s, and a transaction that waited for that can still succeed.
 _TRANSACTIONS = {"transaction.timeout.ms": "20000", "message.timeout.ms": "20000"}
 _CONSUMER = {
     "enable.auto.commit": "false",
@@ -50,9 +50,9 @@ _CONSUMER = {
     # 20 ms where librdkafka has 1,000: with a full queue the consumer starves otherwise.
     "fetch.queue.backoff.ms": "20",
     # A killed member's partitions go to the others after 6 s, the least that brokers allow by default.
-    # It also bounds what librdkafka's lost members cost: one that is closed while it joins sends no
-    # LeaveGroup, and one that asks twice for a member id leaves the first behind (issue 5569); either
-    # keeps the whole group waiting for a session.
+    # It also bounds the cost of members that librdkafka loses: one closed while it joins sends no
+    # LeaveGroup, and one that requests a member id twice leaves the first behind (issue 5569); either keeps
+    # the whole group waiting for a session.
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "2000",
     # 8 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
@@ -61,7 +61,7 @@ _CONSUMER = {
 }
 _CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-# Settings of confluent-kafka that are Python objects: a file cannot hold them.
+# confluent-kafka's settings that are Python objects, which a file cannot hold.
 _OBJECTS = frozenset(
     {
         "default.topic.config",
@@ -80,7 +80,7 @@ OnError = Callable[[KafkaError], None]
 
 
 class Clients:
-    """Makes librdkafka's clients from the settings of one file; `on_error` gets their news between calls.
+    """Makes librdkafka's clients from the settings of one file; `on_error` gets their errors between calls.
 
     Raises `ConfigError` for settings that librdkafka does not take.
     """
@@ -96,7 +96,7 @@ class Clients:
         return any(name != "none" for name in named)
 
     def admin(self) -> AdminClient:
-        """A client for topics and metadata. Keep it while its futures run."""
+        """A client for topics and metadata. Keep it until its futures are done."""
         admin: AdminClient = self._make(AdminClient)
         return admin
 
@@ -112,7 +112,7 @@ class Clients:
         return producer
 
     def consumer(self, group: str, on_commit: OnCommit | None = None) -> Consumer:
-        """A consumer of a group, not yet subscribed. Its polls tell `on_commit` the result of each commit."""
+        """A consumer of a group, not yet subscribed. Its polls call `on_commit` with the result of each commit."""
         callbacks = {} if on_commit is None else {"on_commit": on_commit}
         consumer: Consumer = self._make(Consumer, _CONSUMER, {"group.id": group, **callbacks})
         return consumer
@@ -123,7 +123,7 @@ class Clients:
         defaults: Mapping[str, str] = _NOTHING,
         fixed: Mapping[str, Any] = _NOTHING,
     ) -> Any:
-        """A client of librdkafka, which checks every setting of the file, whichever kind it is for.
+        """A client of librdkafka, which checks every setting of the file, of any kind of client.
 
         The file cannot change what is `fixed`.
         """
@@ -131,7 +131,7 @@ class Clients:
         for key in _OBJECTS & theirs.keys():
             raise ConfigError(f"{theirs.where(key)}: {key} is for programs: a file cannot set it")
         both = {**_COMMON, **defaults, **theirs, **fixed, "error_cb": self._on_error, "logger": driver_log}
-        if theirs.get("group.protocol") == "consumer":  # there these are the broker's to say
+        if theirs.get("group.protocol") == "consumer":  # there the broker decides these
             both = {key: value for key, value in both.items() if key not in _CLASSIC_GROUP or key in theirs}
         try:
             return kind(both)
@@ -139,9 +139,9 @@ class Clients:
             raise self._explained(error.args[0].str()) from None
 
     def _explained(self, reason: str) -> ConfigError:
-        """librdkafka's refusal as one line: which key on which line, and never a value."""
+        """librdkafka's refusal as one line: key and line, never a value."""
         kind, _, conflict = reason.partition(": ")
-        if kind.startswith("Failed to create"):  # each setting is right by itself, but not with the others
+        if kind.startswith("Failed to create"):  # each setting is valid by itself, but not with the others
             return self._conflicting(self._theirs.redact(conflict))
         for key, value in self._theirs.items():
             alone: dict[str, Any] = {key: value, "logger": driver_log}
@@ -169,6 +169,6 @@ class Clients:
         key = next((key for key in theirs if key in conflict), "")
         if key.endswith(".location") and not Path(theirs[key]).exists():
             conflict = f"{key} names a file that is not there"
-        elif key and "::" in conflict:  # OpenSSL's numbers and rooms before its reason
+        elif key and "::" in conflict:  # OpenSSL's numbers before its reason
             conflict = f"{key} cannot be used: {conflict.rpartition('::')[2]}"
         return ConfigError(f"{theirs.where(key)}: {conflict}")

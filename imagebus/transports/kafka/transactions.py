@@ -32,19 +32,18 @@ from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
-TRANSACTION_SECONDS = 20.0  # for each step; a killed coordinator or partition leader is replaced within 13 s
-ADDING_SECONDS = 15.0  # for the offsets: a group's coordinator that is killed is replaced sooner
+TRANSACTION_SECONDS = 20.0  # per step; a killed coordinator or partition leader is replaced within 13 s
+ADDING_SECONDS = 15.0  # for the offsets; a killed group coordinator is replaced sooner
 
 T = TypeVar("T")
 
 
 class ExactlyOnce:
-    """One transaction a batch, under a `transactional_id` that only one live replier may have.
+    """One transaction per batch, under a `transactional_id` that only one live replier may have.
 
-    What a failure of a step means, librdkafka says. Retriable: the same call again. Fatal: another replier
-    took the id over, or the state is unknown to the client. Anything else, a time-out above all: nobody can
-    tell what the brokers did or still do, so the producer is thrown away, a new one takes over, and the batch
-    comes again.
+    librdkafka classifies the failure of a step. Retriable: the same call again. Fatal: another replier took
+    over the id, or the client has lost track of the state. Anything else, above all a time-out: what the
+    brokers did or still do is unknown, so a new producer takes over, and the batch comes again.
     """
 
     commits_offsets = True
@@ -60,7 +59,7 @@ class ExactlyOnce:
             raise_translated(error, f"starting transactions as {self._id!r}")
 
     def _new_producer(self) -> Producer:
-        """One that has made the brokers finish, one way or the other, what the last one of this id left open."""
+        """A producer that has made the brokers end what the last one of this id left open."""
         producer = self._clients.producer(self._id, one_by_one=self._one_by_one)
         self._retry(lambda: producer.init_transactions(TRANSACTION_SECONDS))
         return producer
@@ -74,7 +73,7 @@ class ExactlyOnce:
         instead: Instead | None,
         /,
     ) -> Finish:
-        """See `Delivery.begin`. All of it is done here: no transaction is open while a slow model is at work."""
+        """See `Delivery.begin`. It is all done here: no transaction is open while a slow model runs."""
         sending = list(outgoing)
         try:
             while (too_large := self._transact(sending, ends, consumer, finish_by)) is not None:
@@ -95,22 +94,22 @@ class ExactlyOnce:
     ) -> list[int] | None:
         """1. begin; 2. send; 3. add the offsets, under the group's membership as it is now; 4. commit.
 
-        None when it is committed; else the places of outcomes that are too large, or none of them when it
-        has to be tried again to find out. Raises `CommitFailed` where nobody can tell what became of it.
+        None when it is committed; else the places of outcomes that are too large, none when a second try has
+        to show which. Raises `CommitFailed` when the result is unknown.
         """
         producer = self._producer
         too_large: list[int] = []
         try:
             producer.begin_transaction()
             batch = OutgoingBatch(partial(produce, producer), outgoing)
-            too_large = batch.too_large  # what a broker refuses joins them at the commit
+            too_large = batch.too_large  # at the commit, joined by those a broker refuses
             if too_large:
                 self._abort("a reply is too large", finish_by)
                 return too_large
             if ends:
                 member = consumer.consumer_group_metadata()
                 add = partial(producer.send_offsets_to_transaction, list(ends), member, TRANSACTION_SECONDS)
-                # librdkafka heeds no time limit here when the group's coordinator is away (its issue 5456).
+                # librdkafka ignores the time limit here when the group's coordinator is away (its issue 5456).
                 _within(ADDING_SECONDS, partial(self._retry, add))
             self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
         except KafkaException as error:
@@ -124,20 +123,20 @@ class ExactlyOnce:
     def _give_up(
         self, error: KafkaException, finish_by: FinishBy, too_large: list[int], outgoing: Sequence[Message]
     ) -> list[int]:
-        """Leave the transaction behind: see `_transact`; or raise what makes going on pointless."""
+        """Abandon the transaction: see `_transact`; or raise an error that rules out going on."""
         reason: KafkaError = error.args[0]
         if reason.fatal() or reason.code() in DENIED:
             self._is_useless = True
             raise translate(reason, "in a transaction") from error
         with suppress(KafkaException):
-            self._producer.poll(0)  # what a broker refused may be waiting to be told
+            self._producer.poll(0)  # a broker's refusal may be waiting
         if not too_large:
             self._start_anew(reason.str(), finish_by)
             raise CommitFailed(f"the transaction was not committed: {reason.str()}")
         if self._one_by_one:
             self._start_anew("a reply is too large", finish_by)
             return self._as_large_as(too_large, outgoing)
-        # Together they were too large: nobody knows yet which of them are.
+        # They were too large together; which ones is not known yet.
         self._one_by_one = True
         self._start_anew("its replies are too large to be sent together", finish_by)
         return []
@@ -160,10 +159,10 @@ class ExactlyOnce:
         ]
 
     def _abort(self, reason: str, finish_by: FinishBy) -> None:
-        """Abort a transaction of which the brokers refused nothing: sooner done than a new producer.
+        """Abort a transaction of which the brokers refused nothing: faster than a new producer.
 
-        librdkafka waits for what is on its way before it aborts, so nothing is late (`_start_anew`). After a
-        broker's refusal it would go on with a gap in the sequence numbers, and the next transaction would fail.
+        librdkafka first waits for what is in flight, so nothing is late (`_start_anew`). After a broker's
+        refusal it would leave a gap in the sequence numbers, and the next transaction would fail.
         """
         try:
             self._retry(lambda: self._producer.abort_transaction(TRANSACTION_SECONDS))
@@ -173,10 +172,9 @@ class ExactlyOnce:
     def _start_anew(self, reason: str, finish_by: FinishBy) -> None:
         """Replace the producer.
 
-        The new one makes the brokers decide what becomes of the transaction; before that the committed
-        offsets may not be asked for, since what is read again could still be committed. And it gets a new
-        epoch, so that a message that is late is refused: after an abort alone it would become part of the
-        next transaction (KIP-890).
+        The new one makes the brokers end the transaction; until then the committed offsets may not be
+        fetched, since what would be read again could still be committed. It also gets a new epoch, so that a
+        late message is refused: after an abort alone it would join the next transaction (KIP-890).
         """
         log.warning("a transaction failed (%s): starting anew", reason)
         while True:
@@ -191,7 +189,7 @@ class ExactlyOnce:
                 log.warning("no transactions as %r yet: %s; trying again", self._id, why.str())
 
     def _retry(self, call: Callable[[], T]) -> T:
-        """Call again while librdkafka says that the same call may succeed, up to a deadline."""
+        """Retry while librdkafka calls the error retriable, up to a deadline."""
         deadline = time.monotonic() + TRANSACTION_SECONDS
         while True:
             try:
@@ -202,8 +200,8 @@ class ExactlyOnce:
                     raise
 
     def close(self) -> None:
-        """See `Delivery.close`. An open transaction is aborted by the brokers when its time is over."""
-        if not self._is_useless:  # else there is nothing to send any more, and a flush would raise
+        """See `Delivery.close`. The brokers abort an open transaction when its time is over."""
+        if not self._is_useless:  # else nothing is left to send, and a flush would raise
             self._producer.flush(FLUSH_SECONDS)
 
 
@@ -212,14 +210,14 @@ def _fail(error: Exception) -> None:
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
-    """Call; raises `TimeoutError` when it does not return in time, and leaves it to itself then."""
+    """Call; raises `TimeoutError`, and abandons the call, when it does not return in time."""
     outcome: Future[None] = Future()
 
     def run() -> None:
         try:
             call()
             outcome.set_result(None)
-        except BaseException as error:  # for whoever waits
+        except BaseException as error:  # for the waiting thread
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="imagebus-transaction", daemon=True).start()
