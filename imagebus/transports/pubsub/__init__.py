@@ -2,15 +2,15 @@
 
 bus.py           the connection: topics, publishing, and the end
 inbox.py         a requestor's reader
-member.py        a replier's: what is in hand, and the order of things that is the delivery guarantee
-subscription.py  what both read: one subscription, in the background, and the calls on it
-intake.py        how messages come: on a stream, or by asking
-leases.py        what is ours, and until when
-suspects.py      which message kills its readers
-sender.py        how messages go: what waits goes together
+member.py        a replier's: the messages in hand, and the order of steps that is the delivery guarantee
+subscription.py  one subscription, which both read in the background, and the calls on it
+intake.py        how messages come: on a stream, or by pulling
+leases.py        the messages that are ours, and until when
+suspects.py      the search for a message that kills its readers
+sender.py        how messages go: those that wait go together
 attributes.py    headers as attributes, and the service's limits
 clients.py       Google's clients from a service account, and their errors as this project's
-account.py       the service account's file; login.py asks for its token
+account.py       the service account's file; login.py fetches its token
 """
 
 from __future__ import annotations

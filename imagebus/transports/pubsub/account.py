@@ -1,7 +1,7 @@
 """Reading the JSON that Google issues with the key of a service account.
 
-Whatever is wrong with it is said before anything connects, and never with a piece of the key. The login
-itself is in `login.py`, which needs google-auth; here that is imported only where it is called.
+Every mistake is reported before anything connects, and never with a part of the key. The login itself is in
+`login.py`, which needs google-auth; this module imports that only where it calls it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FIELDS = (
     "token_uri",
 )
 _OPTIONAL = ("universe_domain", "auth_provider_x509_cert_url", "client_x509_cert_url")
-# Other files that Google's tools write; each may be named, while anything else could be a secret.
+# Types of other files that Google's tools write: safe to show, while anything else could be a secret.
 _OTHER_TYPES = frozenset(
     {
         "authorized_user",
@@ -64,7 +64,7 @@ _URL = re.compile(
 
 @dataclass(frozen=True)
 class ServiceAccount:
-    """A service account, as its file says. `signer` has the private key, and neither it nor `repr` shows it."""
+    """A service account as in its file. `signer` has the private key, and neither it nor `repr` shows it."""
 
     path: Path
     project_id: str
@@ -92,9 +92,9 @@ def read_service_account(path: str | Path) -> ServiceAccount:
     """Read a service account's JSON, and check all of it, the key included.
 
     Raises `ConfigError`, one line with file and field and never a value, when the file is missing,
-    unreadable, too large or no JSON object, a field is missing or not of its form, or the key is none
-    that can sign; also where google-auth is not installed. Unknown fields are let be. Warns of a file
-    that others can read.
+    unreadable, too large or no JSON object, a field is missing or not of its form, or the key
+    cannot sign; also where google-auth is not installed. Unknown fields are ignored. Warns of a file that
+    others can read.
     """
     path = Path(path)
     text, readable_by_others = _read(path)

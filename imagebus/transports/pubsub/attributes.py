@@ -2,7 +2,7 @@
 
 Pub/Sub has attributes in place of headers: text only, each name once, in no order. Bytes that are no text
 travel as base64 under `NAME;base64`, a header without a value as `NAME;none`, and a key that is not the
-correlation id as `imagebus_key`; so whatever came comes back, apart from a second header of the same name.
+correlation id as `imagebus_key`; so a message survives the round trip, apart from a second header of the same name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def size(message: Any) -> int:
 
 
 def from_pubsub(message: Any, topic: str, attempt: int) -> Message:
-    """What was sent. Its receipt is the message's id."""
+    """The message that was sent. Its receipt is the message's id."""
     attributes = dict(message.attributes)
     key: bytes | None = None
     correlation_id: bytes | None = None
@@ -72,7 +72,7 @@ def from_pubsub(message: Any, topic: str, attempt: int) -> Message:
             correlation_id = value
         headers.append((name, value))
     id = message.message_id
-    # There are no offsets; the id is a number that tells the message, too.
+    # There are no offsets, but the id is a number too.
     number = int(id) % 2**63 if id.isdigit() else 0
     return Message(
         topic,
@@ -108,7 +108,7 @@ def _as_bytes(attribute: str, text: str) -> tuple[str, bytes | None]:
 
 
 def _check(message: Message, attributes: dict[str, str]) -> None:
-    """Raise `TooLarge`, naming what is and how much the service takes."""
+    """Raise `TooLarge`, naming the part and the service's limit."""
     where = f"a message to topic {message.topic!r}"
     if len(attributes) > MAX_ATTRIBUTES:
         raise TooLarge(f"{where} has {len(attributes)} attributes, Pub/Sub takes {MAX_ATTRIBUTES}")

@@ -1,4 +1,4 @@
-"""A connection to Google Cloud Pub/Sub: its topics, what is published, and the readers it made."""
+"""A connection to Google Cloud Pub/Sub: topics, publishing, and the readers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class PubSubBus(Bus):
     `topics` are created when missing; a group's subscription is `<topic>-<group>`. Messages of a topic have
     no order. A member counts as dead when it does not extend its leases, after 10 to 60 seconds.
 
-    With `stream`, messages come on a stream, without it by one question after the other; by default as
-    `intake.py` has it.
+    With `stream`, messages come on a stream, without it by one pull after the other; the default is
+    `intake.py`'s.
 
     Raises `ConfigError` for names that Pub/Sub does not take, `ConnectionFailed` when nothing answers or the
     login is refused, `AccessDenied` when a right is missing.
@@ -72,7 +72,7 @@ class PubSubBus(Bus):
         return Subscription(self._clients, name, stream=self._stream, raise_unsent=self._sender.raise_failure)
 
     def close(self) -> None:
-        """See `Bus.close`. What was received goes to the other members at once: its leases are given back."""
+        """See `Bus.close`. Messages in hand go to the other members at once: their leases are given back."""
         if self._closed:
             return
         self._closed = True

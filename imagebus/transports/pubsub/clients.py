@@ -1,7 +1,7 @@
 """Google's clients made from a service account, and their errors as this project's: the one door for both.
 
-What is done once goes through Google's generated clients; what is done with each message goes through
-five calls on plain protocol buffers, on the same connection.
+Calls made once go through Google's generated clients; calls made for each message are five on plain protocol
+buffers, on the same connection.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
 CONNECT_SECONDS = 10.0  # Pub/Sub answers within 1 s; an emulator that is just starting within 5
-CALL_SECONDS = 10.0  # for a question about a topic or a subscription
-RETRY_PAUSES = (0.1, 2.0)  # seconds before trying again what failed: the first, and the longest
+CALL_SECONDS = 10.0  # for a call about a topic or a subscription
+RETRY_PAUSES = (0.1, 2.0)  # seconds before a retry: the first, and the longest
 CONNECT_PAUSE_SECONDS = 0.2  # between two tries to connect
-RETENTION = timedelta(days=7)  # of a topic that is made here: a group that comes later sees what was sent
+RETENTION = timedelta(days=7)  # of a topic created here, for groups that join later
 KEPT_FOR_A_REQUESTOR = timedelta(minutes=10)  # the least that a subscription may keep its messages
 LIFE_OF_AN_INBOX = timedelta(days=1)  # the least after which Pub/Sub deletes an unused subscription
-# Times that Pub/Sub gives a message before it moves it away by itself: a net under this project's own dead letters.
+# Deliveries before Pub/Sub itself dead-letters a message: a net under this project's own dead letters.
 MAX_DELIVERIES = 100
 
 _NAME = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,199}")  # 255, less what is appended here
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),  # a connection that is cut in silence is missed
-    # Nobody else uses it: so each bus has a connection, and a reconnection, of its own.
+    ("grpc.keepalive_time_ms", 30_000),  # detects a connection cut without notice
+    # Not shared: each bus has a connection, and reconnects, of its own.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
@@ -78,7 +78,7 @@ StreamingPullRequest: Any = plain(wrapped.StreamingPullRequest)
 class Clients:
     """One connection to Pub/Sub, or to the emulator that `PUBSUB_EMULATOR_HOST` names.
 
-    Raises `ConnectionFailed` where no token comes for the account; nothing else is asked yet.
+    Raises `ConnectionFailed` where no token comes for the account; makes no other call yet.
     """
 
     def __init__(self, account: ServiceAccount) -> None:
@@ -92,7 +92,7 @@ class Clients:
             direct = ("grpc.enable_http_proxy", 0)  # it is on this machine or near it
             self._channel = grpc.insecure_channel(emulator, options=[*_CHANNEL, direct])
         else:
-            credentials = fetch_token(account)  # now, so that a login that is refused is known at once
+            credentials = fetch_token(account)  # now, so that a refused login shows at once
             self.host = f"pubsub.{account.universe_domain}"
             self._channel = PublisherGrpcTransport.create_channel(
                 f"{self.host}:443", credentials=credentials, options=_CHANNEL
@@ -156,7 +156,7 @@ class Clients:
                 raise self.translate(error, f"topic {name!r}", "pubsub.topics.create") from None
 
     def join(self, topic: str, group: str, dead_letter_topic: str | None) -> str:
-        """The full name of the subscription that a group's members share, made when missing.
+        """The full name of the subscription that a group's members share, created if missing.
 
         A new one starts at the oldest message that the topic keeps.
         """
@@ -191,7 +191,7 @@ class Clients:
         return name
 
     def open_inbox(self, topic: str, requestor: str) -> str:
-        """The full name of a new subscription for what is sent from now on, but to no other requestor."""
+        """The full name of a new subscription to everything from now on that is not another requestor's."""
         name = self.subscription(check_name(f"{topic}-requestor-{requestor}"))
         request = {
             "name": name,
@@ -205,12 +205,12 @@ class Clients:
             self.subscriber.create_subscription(request=request, retry=None, timeout=CALL_SECONDS)
         except GoogleAPICallError as error:
             raise self.translate(error, name, "pubsub.subscriptions.create") from None
-        if self.is_emulator:  # where a new subscription begins with what the topic keeps
+        if self.is_emulator:  # where a new subscription begins with the topic's retained messages
             self._seek(name, datetime.now(UTC))
         return name
 
     def _seek(self, subscription: str, start: datetime) -> None:
-        """Let it go on with what was sent after `start`."""
+        """Continue it with messages sent after `start`."""
         request = {"subscription": subscription, "time": start}
         try:
             self.subscriber.seek(request=request, retry=None, timeout=CALL_SECONDS)
@@ -218,7 +218,7 @@ class Clients:
             log.warning("%s: what was sent before now is not seen: %s", subscription, error.message)
 
     def delete_inbox(self, name: str) -> None:
-        """Delete a requestor's subscription; where that fails it goes by itself after a day."""
+        """Delete a requestor's subscription; if that fails, it expires after a day."""
         try:
             self.subscriber.delete_subscription(
                 request={"subscription": name}, retry=None, timeout=CALL_SECONDS
@@ -227,7 +227,7 @@ class Clients:
             log.debug("a subscription stays for a day: %s", error.message)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._channel.close()
 
     # --- errors --------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def code_of(error: Any) -> grpc.StatusCode:
 
 
 def check_name(name: str) -> str:
-    """The name of a topic or a subscription as it may be; raises `ConfigError`."""
+    """A valid name of a topic or a subscription; raises `ConfigError` for any other."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot name a topic or subscription of Pub/Sub: "

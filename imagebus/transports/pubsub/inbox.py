@@ -14,9 +14,9 @@ from imagebus.wire.message import Message
 
 
 class PubSubInbox(Inbox):
-    """Reads what is sent to a topic from now on, but for what is marked as another requestor's.
+    """Reads a topic from now on, except messages marked as another requestor's.
 
-    What comes is acknowledged at once: nobody else would read it.
+    They are acknowledged at once, since the subscription has no other reader.
     """
 
     def __init__(self, topic: str, requestor: str, subscription: Subscription) -> None:
@@ -33,7 +33,7 @@ class PubSubInbox(Inbox):
             return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     def _arrive(self, received: Sequence[Any]) -> None:
-        # As the subscription's filter has it: the service applies that, the emulator does not.
+        # The subscription's filter, which the service applies and the emulator does not.
         ours = [
             from_pubsub(each.message, self._topic, 1)
             for each in received

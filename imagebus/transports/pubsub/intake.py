@@ -1,10 +1,9 @@
-"""How messages come from a subscription: on a stream, or by asking.
+"""How messages come from a subscription: on a stream, or by pulling.
 
-The service is read on a stream: what is sent is here at once. The emulator (0.8.20) is asked instead, for
-what is there and no more. It does not notice when a stream is cut or its reader killed, and goes on giving
-that stream its share of the messages, of which each is late by a lease then; a question that waits for its
-answer is left behind in the same way. It also looks for new messages for a stream every 50 ms only, while a
-question that does not wait is answered in 2.
+The service is read on a stream, without delay. The emulator (0.8.20) is polled instead, by pulls that return
+at once. It does not notice when a stream is cut or its reader killed, and keeps giving that stream its share
+of the messages, each of which is then late by a lease; a pull that waits is left behind in the same way. It
+also looks for new messages for a stream only every 50 ms, while it answers a pull that does not wait in 2.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from imagebus.transports.pubsub.clients import (
 
 log = logging.getLogger(__name__)
 
-# In hand of one member, waiting included: two batches for the model, one being confirmed and one on its way here;
-# and no more, since all of it is late by a lease when the member is killed.
+# In hand of one member, waiting included: two batches for the model, one being confirmed, one on its way here.
+# No more, since all of them are late by a lease when the member is killed.
 MAX_IN_HAND = 512
 MAX_IN_HAND_BYTES = 16_000_000
-HEARTBEAT_SECONDS = 25.0  # of a stream on which nothing is said; Pub/Sub ends one after 90
-PULL_SECONDS = 10.0  # for an answer
-PULL_PAUSE_SECONDS = 0.01  # between two questions when there was nothing, or no room
-WARNING_PAUSE_SECONDS = 30.0  # between two lines that say that there is no answer
+HEARTBEAT_SECONDS = 25.0  # on an idle stream; Pub/Sub ends one after 90
+PULL_SECONDS = 10.0  # for an answer to one pull
+PULL_PAUSE_SECONDS = 0.01  # between two pulls when there was nothing, or no room
+WARNING_PAUSE_SECONDS = 30.0  # between two warnings that there is no answer
 
 
 class Source(Protocol):
@@ -50,7 +49,7 @@ class Source(Protocol):
         ...
 
     def acknowledge(self, ack_ids: list[str]) -> None:
-        """For a message whose acknowledgement may be lost; called from inside `receive`."""
+        """Acknowledge without a guarantee; called from inside `receive`."""
         ...
 
     def stop(self) -> None:
@@ -59,29 +58,29 @@ class Source(Protocol):
 
 
 class StreamingPull:
-    """Messages on a stream, whose flow Pub/Sub controls for us."""
+    """Messages on a stream, with Pub/Sub's flow control."""
 
     def __init__(self, clients: Clients, subscription: str, lease: Callable[[], int]) -> None:
         self._clients = clients
         self._subscription = subscription
         self._lease = lease  # seconds
-        self._to_say: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
         self._stopped = False
 
     def receive(self) -> Iterable[Sequence[Any]]:
         """See `Source.receive`."""
-        self._to_say = queue.SimpleQueue()
-        if self._stopped:  # and `stop` has told the stream before
+        self._outgoing = queue.SimpleQueue()
+        if self._stopped:  # and its None went to the previous queue
             return
         metadata = [("x-goog-request-params", f"subscription={self._subscription}")]
         try:
-            for response in self._clients.streaming_pull(self._say(self._to_say), metadata=metadata):
+            for response in self._clients.streaming_pull(self._requests(self._outgoing), metadata=metadata):
                 yield response.received_messages
         finally:
-            self._to_say.put(None)
+            self._outgoing.put(None)
 
-    def _say(self, to_say: queue.SimpleQueue[list[str] | None]) -> Iterator[Any]:
-        """What is wanted, then acknowledgements and signs of life."""
+    def _requests(self, outgoing: queue.SimpleQueue[list[str] | None]) -> Iterator[Any]:
+        """The first request, then acknowledgements and heartbeats."""
         yield StreamingPullRequest(
             subscription=self._subscription,
             stream_ack_deadline_seconds=self._lease(),
@@ -90,7 +89,7 @@ class StreamingPull:
         )
         while True:
             try:
-                ack_ids = to_say.get(timeout=HEARTBEAT_SECONDS)
+                ack_ids = outgoing.get(timeout=HEARTBEAT_SECONDS)
             except queue.Empty:
                 yield StreamingPullRequest()
                 continue
@@ -100,16 +99,16 @@ class StreamingPull:
 
     def acknowledge(self, ack_ids: list[str]) -> None:
         """See `Source.acknowledge`."""
-        self._to_say.put(ack_ids)
+        self._outgoing.put(ack_ids)
 
     def stop(self) -> None:
-        """See `Source.stop`. It is the end of what we say; Pub/Sub then ends the stream."""
+        """See `Source.stop`. It ends our half of the stream; Pub/Sub then ends the other."""
         self._stopped = True
-        self._to_say.put(None)
+        self._outgoing.put(None)
 
 
 class UnaryPull:
-    """Messages by asking, again and again, while there is room for more."""
+    """Messages by one pull after the other, while there is room for more."""
 
     def __init__(self, clients: Clients, subscription: str, in_hand: Callable[[], int]) -> None:
         self._clients = clients
@@ -143,9 +142,9 @@ class UnaryPull:
 
 
 class Intake:
-    """A thread that reads a source, and again whenever it breaks.
+    """A thread that reads a source, and reopens it whenever it breaks.
 
-    `arrived` gets what comes; `failed` what no trying again will mend, once.
+    `arrived` gets the messages; `failed` gets an error that retrying cannot mend, once.
     """
 
     def __init__(
@@ -186,7 +185,7 @@ class Intake:
             self._closed.wait(pauses.next())
 
     def _hand_on(self, received: Sequence[Any]) -> None:
-        """A fault of ours ends the reading, and is told: what cannot be read would be leased for ever."""
+        """A bug here ends the reading and is reported: an unreadable message would be leased for ever."""
         try:
             self._arrived(received)
         except Exception as error:
@@ -195,7 +194,7 @@ class Intake:
             self._closed.set()
 
     def close(self, seconds: float) -> None:
-        """Take nothing more; waits so long at most for what is just coming."""
+        """Stop reading; waits up to `seconds` for messages that are just arriving."""
         self._closed.set()
         self._source.stop()
         self._thread.join(seconds)

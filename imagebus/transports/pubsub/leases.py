@@ -1,7 +1,7 @@
-"""What a member has in hand of a subscription: leases, which are to be extended until the work is done.
+"""The leases of a member on its messages, which it extends until the work is done.
 
-Pub/Sub gives a message to one member for a while and then to another, unless it is acknowledged. It may
-give it again to the same one, too, under a new ack id; the message's own id tells.
+Pub/Sub leases a message to one member and then to another, unless it is acknowledged. It may also redeliver
+it to the same one under a new ack id; the message's own id identifies it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 SHORTEST_SECONDS = 10  # of a lease: the least that Pub/Sub gives
-# The most that is asked for: a killed member's messages come to another one after so long. A model that takes
-# longer has its leases extended all the same.
+# Of the longest lease requested: a killed member's messages go to another after so long. For a slower model the
+# leases are extended.
 LONGEST_SECONDS = 60
-REMEMBERED = 10_000  # answered messages, in case that one comes again
-_FORGETTING = 0.9  # of a long time in hand, with each batch that took less
+REMEMBERED = 10_000  # answered messages, in case one is redelivered
+_FORGETTING = 0.9  # decay of the longest time in hand, per message that took less
 
 
 class Taken(Enum):
-    """What a message is that Pub/Sub gave us."""
+    """The kinds of message that Pub/Sub delivers."""
 
     NEW = auto()
     KNOWN = auto()  # in hand already: the new lease replaces the old one
@@ -48,7 +48,7 @@ class Leases:
         self._in_hand = 0.0  # seconds, about the longest of late
 
     def take(self, id: str, ack_id: str) -> Taken:
-        """Note a message that came."""
+        """Note a message that arrived."""
         with self._lock:
             if id in self._answered:
                 return Taken.ANSWERED
@@ -61,7 +61,7 @@ class Leases:
             return Taken.NEW
 
     def keep(self, id: str) -> bool:
-        """Whether a message that waits is still ours; else it is forgotten, and somebody may have it already."""
+        """Whether a waiting message is still ours; else it is forgotten, as another member may have it."""
         with self._lock:
             lease = self._held.get(id)
             if lease is not None and time.monotonic() < lease.until:
@@ -70,7 +70,7 @@ class Leases:
             return False
 
     def extended(self, ack_ids: Iterable[str], seconds: float) -> None:
-        """Pub/Sub agreed to leases of so many seconds from now on, or a little more."""
+        """Pub/Sub agreed to extend these leases to `seconds` from now, or a little more."""
         until = time.monotonic() + seconds
         extended = set(ack_ids)
         with self._lock:
@@ -97,10 +97,10 @@ class Leases:
         return len(self._held)
 
     def ack_ids(self) -> list[str]:
-        """Of all that is in hand."""
+        """The ack ids of all messages in hand."""
         with self._lock:
             return [lease.ack_id for lease in self._held.values()]
 
     def seconds(self) -> int:
-        """For how long to ask, by how long messages were in hand of late: twice that."""
+        """The length of a lease to request: twice the time that messages were in hand of late."""
         return round(min(max(SHORTEST_SECONDS, 2 * self._in_hand), LONGEST_SECONDS))

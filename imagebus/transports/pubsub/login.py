@@ -1,8 +1,8 @@
-"""The login of a service account: a token from its token server, within a time limit and from nobody else.
+"""The login of a service account: a token from its token server alone, within a time limit.
 
-google-auth signs the assertion and reads the answer; what carries both is here. google-auth's own
-transport waits two minutes for each of three tries, follows a redirect with the assertion in its hands,
-and lets what it cannot read escape as whatever Python raised.
+google-auth signs the assertion and reads the answer; this module carries both. google-auth's own transport
+waits two minutes for each of three tries, follows a redirect with the assertion, and lets an unreadable
+answer escape as whatever error Python raised.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from imagebus.errors import ConnectionFailed
 from imagebus.transports.pubsub.account import ServiceAccount, is_loopback
 
 SCOPES = ("https://www.googleapis.com/auth/pubsub",)  # what a token is for
-TOKEN_SECONDS = 10.0  # for a token, tries after an error 5xx included; Google's server takes 0.2
+TOKEN_SECONDS = 10.0  # for a token, including retries after an error 5xx; Google's server takes 0.2
 MAX_ANSWER_BYTES = 64 * 1024  # of an answer; a token's is 1 kB
-MAX_REASON = 200  # characters of what the server has to say
+MAX_REASON = 200  # characters of the server's reason
 
 # Longer than any word that explains something: an assertion, a token or a key.
 _SECRET = re.compile(r"[\w.+/=~-]{40,}")
@@ -34,7 +34,7 @@ _TOKEN = re.compile(r"[!-~]+")
 
 
 class Login(Credentials):
-    """google-auth's credentials of a service account, which ask for a token in the way of this module."""
+    """google-auth's credentials of a service account, which fetch a token through this module."""
 
     account: ServiceAccount | None = None  # for messages; a copy that google-auth makes is without
 
@@ -54,10 +54,10 @@ class Login(Credentials):
                     trouble.append("its answer is no token")
             except RequestException as error:
                 trouble.append(_why(error))
-            except Exception:  # google-auth's own, and what its reading of an odd answer runs into
+            except Exception:  # google-auth's own, and those from reading an odd answer
                 trouble.append(exchange.refusal())
 
-        # A look-up of the name, and an answer that comes byte by byte, heed no time limit but this one.
+        # A name look-up, and an answer that comes byte by byte, obey only this time limit.
         asking = threading.Thread(target=ask, name="token", daemon=True)
         asking.start()
         asking.join(TOKEN_SECONDS + 1)
@@ -72,7 +72,7 @@ class Login(Credentials):
 
 
 def google_credentials(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Login:
-    """google-auth's credentials, still without a token. Whoever uses them asks for one when it is needed."""
+    """google-auth's credentials, without a token yet: their user fetches one on demand."""
     made = Login(  # type: ignore[no-untyped-call]  # it has google-auth's constructor
         account.signer,
         service_account_email=account.client_email,
@@ -89,7 +89,7 @@ def fetch_token(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Logi
     """Credentials with a token that the account's `token_uri` has just given for a signed assertion.
 
     Blocks for at most `TOKEN_SECONDS`, and one more. Raises `ConnectionFailed`, one line with
-    file, server and reason, when no token comes. Outside of Google's own universe there is nobody to ask:
+    file, server and reason, when no token comes. Outside of Google's own universe no server is asked:
     the token is signed here.
     """
     credentials = google_credentials(account, scopes)
@@ -98,7 +98,7 @@ def fetch_token(account: ServiceAccount, scopes: Sequence[str] = SCOPES) -> Logi
 
 
 def one_line(text: str) -> str:
-    """Somebody else's words, short, without control characters and without what could be a secret."""
+    """Foreign text, shortened, without control characters and possible secrets."""
     words = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
     return _SECRET.sub("***", words)[:MAX_REASON]
 
@@ -112,7 +112,7 @@ class _Answer(NamedTuple):
 
 
 class _Exchange:
-    """What google-auth calls to send a request, as often as it likes until the deadline."""
+    """The transport that google-auth calls, as often as it likes until the deadline."""
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline  # time.monotonic()

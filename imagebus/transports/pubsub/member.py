@@ -1,8 +1,8 @@
 """A member of a group: a replier's share of a subscription, and the commit of what is done.
 
-The order of things is the delivery guarantee, as with Kafka: outcomes are confirmed before their requests
-are acknowledged, and each acknowledgement's result is read. Where Kafka has partitions of one owner,
-Pub/Sub has a lease on each message, which is extended for as long as the message is in hand.
+The order of steps is the delivery guarantee, as on Kafka: outcomes are confirmed before their requests are
+acknowledged, and each acknowledgement's result is read. Where Kafka gives a partition one owner, Pub/Sub
+leases each message, and the lease is extended while the message is in hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
-ACKNOWLEDGE_SECONDS = 5.0  # for a batch, with all its tries
+ACKNOWLEDGE_SECONDS = 5.0  # for a batch, retries included
 LEASE_SECONDS = 5.0  # for the call that changes leases
 
 
@@ -39,7 +39,7 @@ class PubSubMember(Member):
     def __init__(
         self, clients: Clients, topic: str, subscription: Subscription, on_assigned: OnAssigned | None
     ) -> None:
-        self._on_assigned = on_assigned  # until it was told
+        self._on_assigned = on_assigned  # until it was called
         self._clients = clients
         self._topic = topic
         self._subscription = subscription
@@ -66,20 +66,20 @@ class PubSubMember(Member):
         return [self._accuse(message) if message.attempt == ALONE else message for message in messages]
 
     def _has_suspect(self) -> bool:
-        """Whether a suspect is in hand: all that is there is one, or none of it."""
+        """Whether a suspect is in hand: either all messages there are suspects, or none is."""
         first = next(iter(self._in_hand.values()), None)
         return first is not None and first.attempt > 1
 
     def _is_next_ours(self) -> bool:
-        """Whether a message waits; after a freeze or a cut, one whose lease is over may be with another member."""
+        """Whether a message of ours waits; after a freeze or a cut, another member may have an expired one."""
         while self._waiting and not self._leases.keep(self._waiting[0].receipt):
             self._waiting.popleft()
         return bool(self._waiting)
 
     def _take(self, limit: int) -> list[Message]:
-        """Messages that may be tried together: those that nobody died with, or a few, or one.
+        """Messages that may be tried together: a batch without suspects, a few suspects, or one.
 
-        None while a suspect is in hand, and no suspect while anything is: whoever dies then, died of these.
+        None while a suspect is in hand, and no suspect while anything is: so a death has a known cause.
         """
         if not self._waiting or self._has_suspect():
             return []
@@ -97,7 +97,7 @@ class PubSubMember(Member):
         return taken
 
     def _accuse(self, message: Message) -> Message:
-        """Raise a suspect's flag before it is tried alone; one that a dead reader had raised is its last death."""
+        """Raise a suspect's flag before it is tried alone; if a dead reader had raised it, that was its last try."""
         if not self._suspects.begin(message.receipt):
             return message
         killer = message._replace(attempt=ALONE + 1)
@@ -124,7 +124,7 @@ class PubSubMember(Member):
             self._subscription.acknowledge_soon(answered)
 
     def _keep_leases(self) -> None:
-        """Extend the leases of all that is ours, in good time before they end."""
+        """Extend all our leases in good time."""
         while not self._closed.wait(self._leases.seconds() / 3):
             for ack_ids in in_parts(self._leases.ack_ids(), MAX_ACK_IDS):
                 seconds = self._leases.seconds()
@@ -136,11 +136,11 @@ class PubSubMember(Member):
     def commit(
         self, received: Sequence[Message], outgoing: Sequence[Message] = (), instead: Instead | None = None
     ) -> Commit:
-        """See `Member.commit`. Here it is done as follows, on a thread of its own.
+        """See `Member.commit`. On a thread of its own:
 
         1. Publish the outcomes, by topic, and wait until each is confirmed.
-        2. Note that the messages are answered: from here on one that comes again is only acknowledged.
-        3. Acknowledge them. What fails here is counted, and comes again.
+        2. Note that the messages are answered: from here on a redelivered one is only acknowledged.
+        3. Acknowledge them. A message whose acknowledgement fails is redelivered, and counted.
         """
         if self._closed.is_set():
             raise TransportError("the bus is closed")
@@ -157,7 +157,7 @@ class PubSubMember(Member):
         for topic, messages in by_topic.items():
             try:
                 publish(self._clients, topic, messages, lambda: earliest(by_then, self.finish_by))
-            except PublishFailed as error:  # what no trying again will mend is raised as it is
+            except PublishFailed as error:  # any other error is for good, and raised as it is
                 raise CommitFailed(str(error)) from error
 
         ack_ids = self._leases.answered(message.receipt for message in received)
@@ -170,7 +170,7 @@ class PubSubMember(Member):
                 self._suspects.end(message.receipt)
 
     def rewind(self) -> None:
-        """See `Member.rewind`. The leases are still ours, so nothing is asked of Pub/Sub."""
+        """See `Member.rewind`. The leases are still ours, so Pub/Sub is not involved."""
         with self._changed:
             self._waiting.extendleft(reversed(self._in_hand.values()))
             self._in_hand.clear()
@@ -181,14 +181,14 @@ class PubSubMember(Member):
         return earliest(time.monotonic() + seconds, self.finish_by)
 
     def stop(self) -> None:
-        """Take nothing more, and end the commit that was begun."""
+        """Stop receiving, and end the commit in progress."""
         self._closed.set()
         self._subscription.stop(self._left(STOP_SECONDS))
         self._keeper.join(self._left(STOP_SECONDS))
         self._committer.shutdown()
 
     def give_back(self) -> None:
-        """Let what is still ours go to the other members, now."""
+        """Release what is still ours to the other members, now."""
         for ack_ids in in_parts(self._leases.ack_ids(), MAX_ACK_IDS):
             self._subscription.set_leases(ack_ids, 0, self._within(LEASE_SECONDS))
 
@@ -197,7 +197,7 @@ class PubSubMember(Member):
 
 
 def _fitting(place: int, message: Message, instead: Instead | None) -> tuple[str, Any]:
-    """The topic and the `PubsubMessage` of an outcome, or of what is sent in place of one that is too large."""
+    """The topic and the `PubsubMessage` of an outcome, or of its replacement if it is too large."""
     while True:
         try:
             return message.topic, to_pubsub(message)

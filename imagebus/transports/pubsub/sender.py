@@ -1,4 +1,4 @@
-"""Sending to Pub/Sub: what waits goes in one request, and each message is told what became of it."""
+"""Sending to Pub/Sub: waiting messages share a request, and each gets its own result."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from imagebus.transports.pubsub.clients import PASSING, RETRY_PAUSES, Clients, P
 
 log = logging.getLogger(__name__)
 
-CONFIRM_SECONDS = 30.0  # for a message, with all its tries
+CONFIRM_SECONDS = 30.0  # for a message, retries included
 TRY_SECONDS = 10.0  # for one try
 QUEUE_BYTES = 64_000_000  # waiting; `put` blocks then
 
-Deadline = Callable[[], float]  # time.monotonic(), asked anew before each try
+Deadline = Callable[[], float]  # time.monotonic(), called before each try
 
 
 def publish(clients: Clients, topic: str, messages: Sequence[Any], deadline: Deadline) -> None:
     """Send `PubsubMessage`s to a topic, all confirmed when this returns; raises `TransportError`.
 
-    A request may be tried again when its answer was lost, so a message can arrive twice.
+    A request is retried when its answer is lost, so a message can arrive twice.
     """
     part: list[Any] = []
     room = MAX_PUBLISH_BYTES
@@ -71,9 +71,9 @@ class _Waiting(NamedTuple):
 
 
 class Sender:
-    """Sends in the background, in the order of `put`; under load what waits goes together.
+    """Sends in the background, in the order of `put`; under load, waiting messages go together.
 
-    A failure that nobody asked to be told of is kept for `raise_failure`.
+    A failure without an `on_delivery` is kept for `raise_failure`.
     """
 
     def __init__(self, clients: Clients) -> None:
@@ -98,14 +98,14 @@ class Sender:
             self._changed.notify_all()
 
     def raise_failure(self) -> None:
-        """Raise what was kept, once."""
+        """Raise the kept failure, once."""
         with self._changed:
             failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
     def close(self, seconds: float) -> None:
-        """Send what waits, for so long at most. Safe to call twice."""
+        """Send what waits, for at most `seconds`. Safe to call twice."""
         with self._changed:
             if not self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds):
                 log.warning("%d messages were not confirmed before closing", len(self._waiting) or 1)
@@ -125,7 +125,7 @@ class Sender:
             self._send(batch)
 
     def _take(self) -> list[_Waiting]:
-        """What goes together: the first message, and those behind it for the same topic, up to a request's size."""
+        """One request: the first message, and those behind it for the same topic, up to the size limit."""
         batch = [self._waiting.popleft()]
         room = MAX_PUBLISH_BYTES - size(batch[0].message)
         while (

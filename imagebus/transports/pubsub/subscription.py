@@ -1,4 +1,4 @@
-"""One subscription, read in the background, and the calls that tell Pub/Sub what became of its messages."""
+"""One subscription, read in the background, and the calls on its messages: acknowledgements and leases."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from imagebus.transports.pubsub.intake import Intake, Source, StreamingPull, Una
 log = logging.getLogger(__name__)
 
 MAX_ACK_IDS = 1000  # in one request, which may have 512 KiB
-STOP_SECONDS = 5.0  # for what is just coming when the bus is closed
-LEAST_SECONDS = 0.1  # for one call whose time is over: an answer that is on its way is still heard
+STOP_SECONDS = 5.0  # for messages that are just arriving when the bus is closed
+LEAST_SECONDS = 0.1  # for a call whose time is over: an answer on its way still counts
 
 
 class Subscription:
     """A subscription that an inbox or a member reads.
 
-    `changed` guards what its reader keeps of what came; `wait_for` waits for a change and raises what failed.
-    What failed for good is raised by each call from then on: nothing comes any more. `raise_unsent` raises
-    what the bus could not publish.
+    `changed` guards its reader's waiting messages; `wait_for` waits for a change and raises a failure. A
+    permanent failure is raised by each call from then on, as no more messages come. `raise_unsent` raises
+    the bus's failure to publish.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Subscription:
     ) -> None:
         """Begin to read: `arrived` gets the `ReceivedMessage`s as they come, on a thread of its own.
 
-        `lease` says for how many seconds they are wanted, `in_hand` how many there are already.
+        `lease` gives the length of their leases in seconds, `in_hand` the number of messages in hand.
         """
         if self._stream:
             self._source = StreamingPull(self._clients, self.name, lease)
@@ -68,14 +68,14 @@ class Subscription:
         self._intake = Intake(self._source, arrived, self.fail, self.translate)
 
     def wait_for(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Wait until it is so, with `changed` held, for so long at most. Raises `TransportError`."""
+        """Wait until `ready`, with `changed` held, for at most `timeout` s. Raises `TransportError`."""
         self._raise_unsent()
         self.changed.wait_for(lambda: ready() or self._failure, timeout)
         if self._failure is not None:
             raise self._failure
 
     def fail(self, failure: TransportError) -> None:
-        """Nothing comes any more; the first failure is the cause of the others."""
+        """No more messages come; the first failure is the cause of the others."""
         with self.changed:
             self._failure = self._failure or failure
             self.changed.notify_all()
@@ -85,11 +85,11 @@ class Subscription:
         return self._clients.translate(error, self.name, "pubsub.subscriptions.consume")
 
     def acknowledge_soon(self, ack_ids: list[str]) -> None:
-        """For messages whose acknowledgement may be lost; called from inside `arrived`."""
+        """Acknowledge without a guarantee; called from inside `arrived`."""
         self._source.acknowledge(ack_ids)
 
     def acknowledge(self, ack_ids: Sequence[str], deadline: float) -> None:
-        """Acknowledge and read the result, until then. Never raises: at worst the messages come again."""
+        """Acknowledge and read the result, until `deadline`. Never raises: at worst, messages are redelivered."""
         for part in in_parts(ack_ids, MAX_ACK_IDS):
             request = AcknowledgeRequest(subscription=self.name, ack_ids=part)
             while True:
@@ -111,7 +111,7 @@ class Subscription:
                     break
 
     def set_leases(self, ack_ids: Sequence[str], seconds: int, deadline: float) -> bool:
-        """Let at most `MAX_ACK_IDS` leases end so many seconds from now; whether Pub/Sub agreed."""
+        """Let at most `MAX_ACK_IDS` leases end in `seconds`; returns whether Pub/Sub agreed."""
         request = ModifyAckDeadlineRequest(
             subscription=self.name, ack_ids=ack_ids, ack_deadline_seconds=seconds
         )
@@ -127,6 +127,6 @@ class Subscription:
         return True
 
     def stop(self, seconds: float) -> None:
-        """Take nothing more; waits so long at most for what is just coming."""
+        """Stop reading; waits up to `seconds` for messages that are just arriving."""
         self.fail(TransportError("the bus is closed"))
         self._intake.close(seconds)

@@ -1,10 +1,9 @@
-"""Which message kills its readers, found without a database.
+"""The search for a message that kills its readers, without a database.
 
-Pub/Sub counts how often it gave a message to somebody, but all that a dead reader had waiting is counted
-with what it had in the model. So messages that were given for the second time are tried a few together, and
-one that was given for the third time is tried alone. Before that a flag is raised which the next reader sees
-if this one dies too: an empty subscription named after the message. Making one is atomic, whoever else
-tries, and Pub/Sub takes it away by itself after a day.
+Pub/Sub counts the deliveries of a message, but a dead reader's waiting messages count like those in its
+model. So messages delivered for the second time are tried a few together, and one delivered for the third
+time is tried alone. Before that, a flag is raised that the next reader sees if this one dies too: an empty
+subscription named after the message. Creating one is atomic, and Pub/Sub deletes it by itself after a day.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from google.pubsub_v1 import SubscriberClient
 
 log = logging.getLogger(__name__)
 
-FEW = 8  # messages that are tried together when they were given for the second time
-ALONE = 3  # the attempt from which on a message is tried alone; Pub/Sub's count says no more than that
+# Messages tried together when delivered for the second time. Fewer than on Kafka: the third time, each costs a flag.
+FEW = 8
+ALONE = 3  # from this attempt on, a message is tried alone; Pub/Sub's count shows no more than that
 FLAG_SECONDS = 10.0  # for the call that raises or ends a flag
 _FLAG_LIFE = timedelta(days=1)
 _FLAG_KEEPS = timedelta(minutes=10)  # the least that a subscription may keep its messages; this one gets none
@@ -34,7 +34,7 @@ class Suspects:
         self._raised: set[str] = set()  # by us
 
     def begin(self, id: str) -> bool:
-        """Raise the flag of a message before it is tried alone; whether a dead reader had raised it."""
+        """Raise the flag of a message before it is tried alone; returns whether a dead reader had raised it."""
         if id in self._raised:
             return False
         flag = {
