@@ -5,8 +5,8 @@
     with Client(connect("kafka", "kafka.config", topics=["requests", "replies"])) as client:
         print(client.predict(images))  # uint8 (N, 28, 28)
 
-The public names are those of `__init__.pyi`, where type checkers and editors find them. Each is loaded on
-first use, so that importing the package costs next to nothing.
+The public names are listed in `__init__.pyi`, for type checkers and editors too. Each is loaded on first use,
+so importing the package costs next to nothing.
 """
 
 from __future__ import annotations

@@ -25,13 +25,13 @@ from imagebus.wire.results import Probabilities, Ranked, are_probabilities, rank
 
 log = logging.getLogger(__name__)
 
-Answer = Probabilities | Exception  # the model's, to one package
+Answer = Probabilities | Exception  # the model's, for one package
 
-MAX_ATTEMPTS = 3  # of a message that the replier died with each time
+MAX_ATTEMPTS = 3  # of a message that crashes the replier each time
 
 
 class Answered(NamedTuple):
-    """What the model said to each package, and the seconds that it took."""
+    """The model's answer to each package, and the seconds it took."""
 
     answers: list[Answer]
     seconds: float
@@ -39,7 +39,7 @@ class Answered(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Requests that are being answered: those for the model, and the outcomes of the others, by place."""
+    """Requests being answered: those for the model, and the outcomes of the others, by place."""
 
     messages: Sequence[Message]
     outcomes: dict[int, Message] = field(default_factory=dict)
@@ -67,15 +67,15 @@ class Answering:
         self._require_hash = require_hash
         self._group = group
         self._observers = observers
-        self.model_failures = 0  # batches in a row of which the model could not do any package
+        self.model_failures = 0  # batches in a row of which every package failed
 
     def answer(self, messages: Sequence[Message]) -> list[Message]:
-        """The outcome of each message, in its place. Raises nothing because of a message, whatever is in it."""
+        """The outcome of each message, in its place. Raises nothing because of a message's content."""
         batch = self.read(messages)
         return self.outcomes(batch, self.predict(batch))
 
     def read(self, messages: Sequence[Message]) -> Batch:
-        """1. Read the requests. What cannot be read has its outcome already."""
+        """1. Read the requests. Unreadable ones get their outcome here."""
         batch = Batch(messages)
         for place, message in enumerate(messages):
             try:
@@ -95,7 +95,7 @@ class Answering:
         return batch
 
     def predict(self, batch: Batch) -> Answered:
-        """2. Let the model predict their images. May run on another thread than the rest."""
+        """2. Let the model predict the images. May run on another thread."""
         started = time.perf_counter()
         answers = predict_each(self._classifier.predict, [images for *_, images in batch.answerable])
         return Answered(answers, time.perf_counter() - started)
@@ -131,14 +131,14 @@ class Answering:
         return [batch.outcomes[place] for place in range(len(batch.messages))]
 
     def _rank(self, answers: Sequence[Answer]) -> Iterator[Ranked]:
-        """The likeliest labels of each package that the model could do, ranked all at once."""
+        """The likeliest labels of each predicted package, ranked all at once."""
         probabilities = [answer for answer in answers if not isinstance(answer, Exception)]
         if probabilities:
             ranked = rank(self._classifier.labels, np.concatenate(probabilities), TOP)
             yield from _split(ranked, probabilities)
 
     def _refuse(self, batch: Batch, place: int, error: BadMessage) -> Message:
-        """The error, or the dead letter, that is the outcome of a message."""
+        """The outcome of a bad message: an error or a dead letter."""
         batch.refusals[place] = error
         message = batch.messages[place]
         for observer in self._observers:
@@ -150,10 +150,10 @@ class Answering:
         return encode_error(error.envelope, self._replies, error)
 
     def smaller(self, batch: Batch, place: int) -> Message:
-        """What to send in place of an outcome that is larger than the bus takes: see `Member.commit`.
+        """The replacement for an outcome that is larger than the bus takes: see `Member.commit`.
 
-        An error in place of a prediction, a dead letter in place of an error, and of a dead letter what tells
-        its reason and origin alone. Raises `TooLarge` where a topic does not take even that.
+        An error for a prediction, a dead letter for an error, and for a dead letter one with only its reason
+        and origin. Raises `TooLarge` where a topic does not take even that.
         """
         fallbacks = batch.fallbacks.setdefault(place, self._ever_smaller(batch, place))
         for outcome in fallbacks:
@@ -180,8 +180,8 @@ class Answering:
 def predict_each(predict: Callable[[Images], Probabilities], packages: Sequence[Images]) -> list[Answer]:
     """Predict all packages in one batch; each one's probabilities, or the error it raises by itself.
 
-    When the batch fails it is halved and tried again, so that one package cannot fail its neighbours; one
-    that fails alone is tried once more.
+    A batch that fails is halved and tried again, so that one package cannot fail its neighbours; one that
+    fails alone is tried once more.
     """
     if not packages:
         return []
@@ -211,6 +211,6 @@ def _checked(answer: Probabilities) -> Answer:
 
 
 def _split(rows: npt.NDArray[Any], packages: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Those of each package, of rows that stand for all their images."""
+    """The rows of all images, split by package."""
     ends = accumulate(map(len, packages), initial=0)
     return [rows[start:end] for start, end in pairwise(ends)]

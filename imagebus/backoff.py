@@ -1,4 +1,4 @@
-"""Pauses before something is tried again: each twice as long as the last one, up to a limit."""
+"""Pauses before retries: each twice as long as the last one, up to a limit."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class Backoff:
         return pause
 
     def reset(self) -> None:
-        """It succeeded: the next pause is the first one again."""
+        """After a success, start again at the first pause."""
         self._next = self._first

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-IDLE_SECONDS = 0.2  # how long an empty bus is listened to before the caller may look at other things
+IDLE_SECONDS = 0.2  # wait on an empty bus before the caller gets its turn
 
 
 def fill(
@@ -21,10 +21,10 @@ def fill(
 ) -> list[Item]:
     """One batch of 1 to `max_batch_size` items, or an empty list when nothing came within `idle` s.
 
-    The first item is waited for; what is there by then comes along at once. With `max_wait` above 0
-    (seconds, counted from the first item) a batch that is not full waits for more: larger batches for
-    later answers. Two things end that wait: `stopping`, within `idle` s, and an empty list that `receive`
-    returns at once, with which it says that nothing can come before this batch is done.
+    Waits for the first item; what is there by then comes along at once. With `max_wait` above 0 (seconds,
+    counted from the first item) a batch that is not full waits for more: larger batches, later answers. Two
+    things end that wait: `stopping`, within `idle` s, and an empty list that `receive` returns at once, which
+    means that nothing can come before this batch is done.
     """
     batch = receive(max_batch_size, idle)
     if not batch or max_wait <= 0:

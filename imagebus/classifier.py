@@ -26,17 +26,16 @@ from imagebus.errors import ConfigError, ModelError
 from imagebus.wire.pixels import FASHION, Images, ImageSpecLike, shape_of
 from imagebus.wire.results import Model, ModelIdentity, Probabilities
 
-# What runs of 16 to 64 images need stays in a core's cache: runs of 160 took a quarter longer for each image. Of
-# those, longer runs mean fewer hand-overs between threads: with `tiny` a replier makes 5% more images a second than in
-# runs of 40.
+# Runs of 16 to 64 images stay in a core's cache: runs of 160 took a quarter longer for each image. Of those, longer
+# runs mean fewer hand-overs between threads: with `tiny`, a replier makes 5% more images a second than in runs of 40.
 MAX_IMAGES_PER_RUN = 64
-MIN_IMAGES_PER_RUN = 16  # to share a batch among threads; fewer are done sooner by one
+MIN_IMAGES_PER_RUN = 16  # to share a batch among threads; one thread is faster for fewer
 MAX_LABEL = 100  # characters; with longer ones replies outgrow what the bus takes
 _PROBE = 2  # images predicted at start: the shapes are checked and the kernels are warm
 
 
 class Classifier(Protocol):
-    """What the worker needs of a model, whichever runtime it runs in."""
+    """What the worker needs of a model, in any runtime."""
 
     @property
     def model(self) -> ModelIdentity:
@@ -71,7 +70,7 @@ class OnnxClassifier:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="imagebus-model")
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3  # errors: a warning about a model is for whoever exports it
+        options.log_severity_level = 3  # errors: warnings about a model are for its author
         try:
             content = path.read_bytes()
             # From bytes: the digest is of what runs, and weights outside the file are not found.

@@ -17,7 +17,7 @@ from imagebus.errors import ConfigError, Fenced, ImageBusError
 from imagebus.transports import CLOUDS
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2  # as argparse's own: a flag, a file or a setting is wrong
+EXIT_USAGE = 2  # as argparse's own: a wrong flag, file or setting
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -65,14 +65,14 @@ def add_replay_options(group: argparse._ArgumentGroup) -> None:
 
 
 def config_file(path: str) -> str:
-    """A file that is there, as an argparse type, but with one line of its own; `connect` judges what is in it."""
+    """An existing file, as an argparse type, but with a one-line error; `connect` judges its content."""
     if not Path(path).exists():
         raise ConfigError(f"-f {path}: no such file")
     return path
 
 
 def dead_letter_topic(requests: str) -> str:
-    """Where requests of this topic go that cannot be answered."""
+    """The topic for requests that cannot be answered."""
     return f"{requests}.dlt"
 
 
@@ -123,11 +123,11 @@ def time_limit(text: str) -> float:
 
 
 def configure_logging(*, verbose: bool) -> None:
-    """Log to stderr, one line each; the bus client's own log only from warnings on."""
+    """Log to stderr, one line each, and from other libraries only warnings."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.DEBUG if verbose else logging.INFO
     )
-    # Most lines of librdkafka repeat what is already reported as an error, in its own words.
+    # Most of librdkafka's lines repeat errors that are already reported.
     logging.getLogger("imagebus.transports.kafka.driver").setLevel(logging.CRITICAL + 1)
     for library in ("PIL", "google", "urllib3"):
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -146,7 +146,7 @@ def on_stop_signal(stop: Callable[[], None]) -> None:
 
 @contextmanager
 def flag(name: str) -> Iterator[None]:
-    """Put a flag before an error that it can mend: the package's own errors speak of files and parameters."""
+    """Put the flag that can mend an error before it: the package's own errors name files and parameters."""
     try:
         yield
     except (ConfigError, Fenced) as error:
@@ -162,7 +162,7 @@ def run(main: Callable[[], int]) -> None:
         code = _say(error, EXIT_USAGE)
     except ImageBusError as error:
         code = _say(error, EXIT_FAILED)
-    except KeyboardInterrupt:  # before the script could say how it wants to stop
+    except KeyboardInterrupt:  # before the script's own handler was set
         code = 128 + signal.SIGINT
     except BrokenPipeError:  # `| head -1` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -34,13 +34,13 @@ from imagebus.wire.results import ErrorReply, Prediction, Reply, decode_reply
 
 log = logging.getLogger(__name__)
 
-READ_SECONDS = 0.1  # the longest a timed-out request waits to be told so
+READ_SECONDS = 0.1  # how late a time-out may be noticed
 READ_REPLIES = 100  # replies taken at once
-# Seconds until an unanswered request is sent again under the same id: the first time, and at most. What the
-# brokers confirmed is safe with them, so this is for the rare rest, such as a topic that was made anew; and
-# it must not be sooner than a killed replier is replaced (6 to 10 s).
+# Seconds until an unanswered request is re-sent under the same id: the first time, and at most. What the brokers
+# confirmed is safe with them, so this is for rare cases such as a recreated topic, and it must not come before a
+# killed replier is replaced (6 to 10 s).
 RESEND = (20.0, 60.0)
-RETRY = (0.5, 5.0)  # the same for one that the brokers did not confirm
+RETRY = (0.5, 5.0)  # the same for one not confirmed by the brokers
 
 
 @dataclass(slots=True)
@@ -54,19 +54,19 @@ class _Pending:
     timeout: float  # seconds
     deadline: float  # time.monotonic()
     resend_at: float  # time.monotonic()
-    resends: Backoff  # of what the brokers confirmed
-    retries: Backoff  # of what they did not
+    resends: Backoff  # when confirmed
+    retries: Backoff  # when not
     confirmed: bool = False
-    refusal: TransportError | None = None  # why the brokers did not confirm it, the last time they did not
+    refusal: TransportError | None = None  # why it was not confirmed the last time
 
 
 class Client:
-    """Sends packages of images to `requests` and matches what comes back on `replies`.
+    """Sends packages of images to `requests` and matches the replies on `replies`.
 
     `timeout` is in seconds, for each request. The inbox is open before this returns, so the first
     reply is not missed. Use it as a context manager; it owns `bus` and closes it.
 
-    A request without an answer is sent again under the same id, with growing pauses, until its deadline;
+    A request without an answer is re-sent under the same id, with growing pauses, until its deadline;
     `resent` counts those. `ignored` counts replies that were dropped, by reason: `unknown` (another
     requestor's, late, or repeated), `malformed`, `hash` (not the bytes that were sent).
     """
@@ -90,7 +90,7 @@ class Client:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: TransportError | None = None
-        self._next_look = 0.0  # time.monotonic(): at what has waited too long
+        self._next_look = 0.0  # time.monotonic(), for overdue requests
         self._inbox = bus.inbox(replies)
         self._reader = threading.Thread(target=self._read, name="imagebus-replies", daemon=True)
         self._reader.start()
@@ -101,10 +101,10 @@ class Client:
         """Send uint8 images (N, 28, 28) and return at once; the future holds the `Reply`.
 
         `timeout` in seconds, else the client's; `top` labels are listed for each image; `id` is the request
-        id, else a new UUID4: the same one again for what an earlier process may have sent already.
+        id, else a new UUID4: reuse it for what an earlier process may have sent already.
 
         The future raises `RequestFailed` when the replier answers with an error, `RequestTimeout` when no
-        answer comes in time, `PublishFailed` when the brokers did not confirm the request in that time.
+        answer comes in time, `PublishFailed` when the brokers do not confirm the request in that time.
         Raises `ValueError` for other shapes or dtypes or an id that is open, `TransportError` when the
         client is closed or the bus has failed for good.
         """
@@ -134,7 +134,7 @@ class Client:
             retries=Backoff(*RETRY),
         )
         with self._lock:
-            self._check_open()  # again: from here on the reader's end finds it
+            self._check_open()  # again: from here on, the reader fails it when it ends
             if id in self._pending:
                 raise ValueError(f"request {id} is open already")
             self._pending[id] = pending
@@ -155,7 +155,7 @@ class Client:
             if error is None:
                 pending.confirmed = True
             elif isinstance(error, (TooLarge, AccessDenied, ConnectionFailed)):
-                self._finish(id, error)  # it would be the same the next time
+                self._finish(id, error)  # a retry would fail the same way
             else:
                 pending.refusal = error
                 pending.resend_at = time.monotonic() + pending.retries.next()
@@ -200,14 +200,14 @@ class Client:
                 print(outcome.package.number, outcome.result)
 
         One package is sent every `interval` seconds, however long the replies take, but none while `at_most` are
-        open: those are made up for later. That is done on a thread of its own, from the first `next` on, which reads
-        `packages` one ahead; what they raise is raised behind the outcomes of what was sent. What `submit`'s future
+        open: those are made up for later. A thread of its own reads `packages`, one ahead, and sends them, from the
+        first `next` on; what `packages` raises is raised behind the outcomes of the sent ones. What `submit`'s future
         would raise is an outcome too. A bus that has failed for good ends the iteration with its `TransportError`;
         the packages that are open then have no outcome. `Stream.stop` ends it early. Raises `ValueError` for an
         `at_most` below 1.
 
         With `state`, each package is on disk from before it is sent until its outcome was handed out and the
-        next one is asked for; what an earlier process left there is sent first, at once, under the same ids.
+        next one is requested; what an earlier process left there is sent first, at once, under the same ids.
         `on_silence` is called when packages are open and no outcome has come for two seconds, and not again
         until one has. `timeout` and `top` are as in `submit`.
         """
@@ -230,17 +230,17 @@ class Client:
 
     @property
     def failure(self) -> TransportError | None:
-        """Why the bus failed for good, if it did: what was open raises this, and so does each `submit`."""
+        """Why the bus failed for good, if it did: open requests raise this, and so does each `submit`."""
         return self._failure
 
     @property
     def in_flight(self) -> int:
-        """How many requests are sent and neither answered nor timed out."""
+        """How many requests are neither answered nor timed out."""
         return len(self._pending)
 
     def close(self) -> None:
-        """Stop reading, fail what is still pending, close the bus. Safe to call twice."""
-        with self._lock:  # no request is added behind this
+        """Stop reading, fail the pending requests, close the bus. Safe to call twice."""
+        with self._lock:  # no request is added after this
             self._closing.set()
         if threading.current_thread() is not self._reader:  # it calls the futures' callbacks
             self._reader.join()
@@ -254,22 +254,22 @@ class Client:
         self.close()
 
     def _read(self) -> None:
-        """The reader thread; a bus that fails for good fails what is pending."""
+        """The reader thread; a bus that fails for good fails the pending requests."""
         try:
             self._read_replies()
         except TransportError as error:
             self._fail_for_good(error)
-        except Exception as error:  # no future may wait for a thread that is gone
+        except Exception as error:  # no future may wait for a dead thread
             log.exception("the reader of replies failed")
             self._fail_for_good(TransportError(f"the reader of replies failed: {error}"))
 
     def _fail_for_good(self, error: TransportError) -> None:
-        with self._lock:  # no request is added behind this
+        with self._lock:  # no request is added after this
             self._failure = error
         self._fail_all(error)
 
     def _read_replies(self) -> None:
-        """Replies resolve futures, and time resolves the rest."""
+        """Resolve futures by replies, and the others by time."""
         while not self._closing.is_set():
             messages = self._inbox.receive(READ_REPLIES, READ_SECONDS)
             arrived = time.perf_counter()
@@ -299,7 +299,7 @@ class Client:
             self._finish(reply.id, replace(reply, round_trip=arrived - pending.sent))
 
     def _look_after(self, now: float) -> None:
-        """Time out what is late, send again what waits for long."""
+        """Time out late requests, re-send those that have waited long."""
         with self._lock:
             late = [(id, pending) for id, pending in self._pending.items() if pending.deadline <= now]
             again = [
@@ -327,7 +327,7 @@ class Client:
             self._finish(id, error)
 
     def _finish(self, id: str, outcome: Reply | ImageBusError) -> None:
-        """One outcome for each request: whoever comes second finds it gone."""
+        """One outcome for each request: a second one finds it gone."""
         with self._lock:
             pending = self._pending.pop(id, None)
         if pending is None:

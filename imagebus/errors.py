@@ -1,4 +1,4 @@
-"""What can go wrong, drawn as a tree. Whoever catches `ImageBusError` catches all of it.
+"""What can go wrong, drawn as a tree. To catch all of it, catch `ImageBusError`.
 
     ImageBusError
     ├── ConfigError         a parameter, a file or a setting is wrong: nothing was started
@@ -10,7 +10,7 @@
     │   ├── PublishFailed       a message was not confirmed
     │   │   └── TooLarge            and never will be
     │   └── CommitFailed        the inputs were not marked as done: they come again
-    ├── BadMessage          what came over the bus cannot be used: the sender's fault, with a code
+    ├── BadMessage          a message from the bus cannot be used: the sender's fault, with a code
     ├── ModelError          the model failed on a batch, or on all of them
     ├── RequestFailed       the replier answered with an error, with its code
     └── RequestTimeout      no answer came in time
@@ -113,9 +113,8 @@ class ErrorCode(StrEnum):
 class BadMessage(ImageBusError):
     """A message that cannot be used, and why.
 
-    `code` is one of `ErrorCode`;
-    the text is fixed too and never repeats what the sender wrote. `envelope` is the request's
-    (`imagebus.wire.envelope.Envelope`) when its sender can be answered; None makes it a dead letter.
+    `code` is one of `ErrorCode`; the text is fixed too and never repeats the sender's. `envelope` is the request's
+    (`imagebus.wire.envelope.Envelope`) when it can be answered; None makes it a dead letter.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -36,7 +36,7 @@ def load_images(path: str | Path = SAMPLE) -> ImageSet:
     `names`, their texts. A folder has PNG or JPEG files, read by the rule of `wire.pictures.read_picture`; in
     sub-folders they are labelled by the folder's name, as Keras's `image_dataset_from_directory` does.
 
-    Raises `ConfigError` naming the file, what it has and what was expected.
+    Raises `ConfigError`, which names the file, its content and what was expected.
     """
     path = Path(path)
     if path.is_dir():
@@ -56,14 +56,14 @@ def _from_npz(path: Path) -> ImageSet:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "images" not in arrays:
                 raise ConfigError(f"{path}: it has no array called images, but {', '.join(arrays) or 'none'}")
-            # A member that is no array comes as its bytes.
+            # A member that is no array is read as bytes.
             images = np.asarray(arrays["images"])
             labels, names = (
                 np.asarray(arrays[name]) if name in arrays else None for name in ("labels", "names")
             )
     except ConfigError:
         raise
-    except Exception as error:  # damage shows as zlib's, zipfile's, Python's or NumPy's error, as it likes
+    except Exception as error:  # damage shows as an error of zlib, zipfile, Python or NumPy
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(f"{path}: cannot be read as .npz: {reason}") from None
     if not fits(images, FASHION) or not len(images):

@@ -1,7 +1,6 @@
 """Counts of what a replier did: for its log, and for Prometheus.
 
-Plain numbers, because they are touched for every message; `prometheus_client` is loaded only to serve
-them.
+Plain numbers, because they change with every message; `prometheus_client` is loaded only to serve them.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Histogram:
 
 
 class Metrics(Observer):
-    """What one worker counted since its start. `counts` is its member, which counts what the bus did."""
+    """One worker's counts since its start. `counts` is its member, which has the bus's counts."""
 
     def __init__(self, counts: Member | None = None) -> None:
         self.requests = 0
@@ -68,7 +67,7 @@ class Metrics(Observer):
 
     @property
     def redelivered(self) -> int:
-        """Requests that came again although they were answered."""
+        """Requests redelivered although they were answered."""
         return self._counts.redelivered if self._counts else 0
 
     def received(self, messages: Sequence[Message]) -> None:

@@ -1,4 +1,4 @@
-"""What happens to requests, told to whoever wants to know: counts, traces, a page to look at."""
+"""A hook for the life of requests: counts, traces, a live page."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Override what is of interest; each method here does nothing.
+    """Override the methods of interest; here, each does nothing.
 
-    A worker calls all but the last, a client calls `resolved`. They are called from the threads that do the
-    work, must be quick and must not raise.
+    A worker calls all but the last, a client calls `resolved`. They run on the threads that do the work, must
+    be quick and must not raise.
     """
 
     def received(self, messages: Sequence[Message]) -> None:
         """A batch is in hand."""
 
     def predicted(self, images: int, seconds: float) -> None:
-        """The model has answered a batch; `images` are those that it could do."""
+        """The model has answered a batch; `images` counts those that it could predict."""
 
     def refused(self, message: Message, error: BadMessage) -> None:
         """A request gets an error instead of predictions; without `error.envelope`, it is a dead letter."""
 
     def committed(self, messages: Sequence[Message]) -> None:
-        """A batch has its outcomes, and does not come again."""
+        """A batch has its outcomes, and is done."""
 
     def commit_failed(self, error: CommitFailed) -> None:
-        """All that is in hand comes again."""
+        """Everything in hand comes again."""
 
     def resolved(self, id: str, outcome: Reply | ImageBusError) -> None:
         """A caller's request has its one outcome."""

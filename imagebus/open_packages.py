@@ -21,10 +21,10 @@ MAX_NUMBER = 10**12  # of a package; a thousand a second would take thirty years
 
 @dataclass(frozen=True)
 class Package:
-    """Images that are asked about in one request, and what their sender knows of them."""
+    """The images of one request, and what their sender knows of them."""
 
     images: Images
-    truths: tuple[str, ...] | None = None  # the right label of each
+    truths: tuple[str, ...] | None = None  # the true label of each
     number: int = 1  # the sender's own count
     id: str = field(default_factory=lambda: str(uuid.uuid4()))  # of the request
 
@@ -32,8 +32,8 @@ class Package:
 class OpenPackages:
     """A folder with a file for each open package: one line of JSON, then the pixels.
 
-    A process that is killed, with SIGKILL or not, leaves whole files behind; a machine that loses power
-    may not. Raises `ConfigError` for a folder that cannot be used, or that another requestor is using.
+    A killed process, even by SIGKILL, leaves whole files behind; a machine that loses power may not. Raises
+    `ConfigError` for a folder that cannot be used, or that another requestor is using.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -48,7 +48,7 @@ class OpenPackages:
             raise ConfigError(f"{folder}: {error.strerror}") from None
 
     def load(self) -> list[Package]:
-        """What was open when the last process ended, by number. `ConfigError` for a file that is not ours."""
+        """The packages that the last process left open, by number. `ConfigError` for a file that is not ours."""
         return sorted(self._read(), key=lambda package: package.number)
 
     def _read(self) -> Iterator[Package]:
@@ -63,7 +63,7 @@ class OpenPackages:
         return 1 + max((package.number for package in self._read()), default=0)
 
     def add(self, package: Package) -> None:
-        """Write it down; called before it is sent."""
+        """Write a package to disk; called before it is sent."""
         about = asdict(package)
         pixels: Images = about.pop("images")
         unfinished = self._folder / f"{package.id}.new"
@@ -71,7 +71,7 @@ class OpenPackages:
         unfinished.replace(self._path(package.id))
 
     def remove(self, id: str) -> None:
-        """Its outcome was shown."""
+        """Delete a package: its outcome was shown."""
         self._path(id).unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -6,20 +6,20 @@ import ctypes
 import gc
 import sys
 
-# A model's thread that is done waits for the interpreter while the main thread reads and writes messages:
-# Python lets the latter keep it for 5 ms unless told otherwise, which costs a tenth of the images a second.
+# A model's thread that is done waits for the interpreter while the main thread reads and writes messages. By default
+# Python lets the latter keep it for 5 ms, which costs a tenth of the images a second.
 SWITCH_SECONDS = 0.0005
-# Python looks for cycles whenever there are 700 objects more, which is in the middle of each batch, and finds none.
-# With so many, and without those of the start, `tiny` makes 3% more images a second.
+# Python looks for cycles after every 700 new objects, in the middle of each batch, and finds none. With 10,000, and
+# without the objects of the start, `tiny` makes 3% more images a second.
 OBJECTS_BETWEEN_LOOKS = 10_000
 _M_MMAP_THRESHOLD = -3  # of mallopt, as glibc's malloc.h has it
-LARGE = 128 * 1024  # bytes: from here on a block is a mapping of its own, as it is when a process starts
+LARGE = 128 * 1024  # bytes: larger blocks are mappings of their own, as when a process starts
 
 
 def tune_for_serving() -> None:
     """Shorter turns of the interpreter, fewer collections, and large blocks given back as soon as they are free.
 
-    For the whole process. Call it once, when all is loaded: what exists by then is never looked at again.
+    For the whole process. Call it once, when all is loaded: objects that exist by then are never scanned again.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
@@ -28,11 +28,11 @@ def tune_for_serving() -> None:
 
 
 def _give_back_large_blocks() -> None:
-    """Let the system have the memory of a large block back as soon as it is freed.
+    """Return the memory of a large block to the system as soon as it is freed.
 
-    glibc raises its limit each time a large block is freed, up to 32 MB, and keeps what is below: a megabyte
-    here and there leaves holes in the heaps of several threads, and 60,000 messages of mixed sizes made
-    146 MB into 169. Does nothing where there is no glibc.
+    glibc raises its limit each time a large block is freed, up to 32 MB, and keeps smaller ones: a megabyte
+    here and there leaves holes in the heaps of several threads, and 60,000 messages of mixed sizes turned
+    146 MB into 169. Does nothing without glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
 REPLAY = "dead_letter_replay"  # header: which replay sent it back last
 BATCH = 100  # dead letters at once
-QUIET_SECONDS = 2.0  # without another dead letter, once the topic is being read: that was the last one
+QUIET_SECONDS = 2.0  # without another dead letter, once the topic is being read: no more will come
 JOIN_SECONDS = 30.0  # until the topic is being read; a killed replay's place in the group is free after 6
 
 
@@ -75,13 +75,13 @@ def replay_dead_letters(
     max_rounds: int = 3,
     dry_run: bool = False,
 ) -> Iterator[str]:
-    """Send what is in `dead_letter_topic` back to `topic`, and yield a line on each message.
+    """Send the letters in `dead_letter_topic` back to `topic`, and yield a line on each message.
 
-    Of each partition up to the first letter that this call itself sent back, which has come here again at once. That
-    is told by a header and not by the time: clocks differ. `group` remembers how far it got, so that nothing is sent
-    back twice by two calls. With `code` only
-    letters of that code are sent; one that was sent back `max_rounds` times stays where it is, and so does
-    one that was cut off. With `dry_run` nothing is sent or remembered. Raises `TransportError`.
+    Reads each partition up to the first letter that this call itself sent back and that was dead-lettered again.
+    A header marks those, not the time: clocks differ. `group` remembers the position, so that two calls send nothing
+    back twice. With `code`, only letters with that code are sent; one that was sent back `max_rounds` times stays
+    where it is, and so does one that was cut off. With `dry_run`, nothing is sent or remembered. Raises
+    `TransportError`.
     """
     assigned = threading.Event()
 
@@ -91,8 +91,8 @@ def replay_dead_letters(
     member = bus.join(dead_letter_topic, group, on_assigned=on_assigned)
     this = str(uuid.uuid4())
     sent = kept = back = 0
-    ended: set[int] = set()  # partitions of which the rest is left to another call
-    doubtful = False  # a replay died with some of these in its hands
+    ended: set[int] = set()  # partitions whose rest is left to another call
+    doubtful = False  # a replay died with some of these in hand
     began = last = time.monotonic()
     while True:
         was_assigned = assigned.is_set()
@@ -136,7 +136,7 @@ def replay_dead_letters(
 
 
 def _code(letter: Message) -> str:
-    """Its code, if it is one of ours: anybody can write to the topic."""
+    """Its code, if it is one of ours: anyone can write to the topic."""
     code = letter.header(DEAD_LETTER_CODE)
     return code if code in list(ErrorCode) else "no code"
 
@@ -157,7 +157,7 @@ def _reason_to_keep(letter: Message, code: str | None, max_rounds: int) -> str |
 
 
 def _sent_back(letter: Message, topic: str, replay: str) -> Message:
-    """The message as it was, with the count of its rounds; where it came from before stays in its headers."""
+    """The message as it was, with the count of its rounds; its headers keep its origin."""
     ours = (ROUNDS, REPLAY, DEAD_LETTER_CODE)
     headers = [(name, value) for name, value in letter.headers if name not in ours]
     headers += [(ROUNDS, str(_rounds(letter) + 1).encode()), (REPLAY, replay.encode())]

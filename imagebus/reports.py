@@ -1,4 +1,4 @@
-"""What the two scripts say of their work: a replier that it is ready and how much it did, a requestor its summary."""
+"""What the two scripts report: a replier that it is ready, and its counts; a requestor its summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPORT_SECONDS = 10.0  # between two lines of counts, while there is something to count
+REPORT_SECONDS = 10.0  # between two lines of counts, while they change
 
 
 class Announcer:
@@ -47,7 +47,7 @@ class Announcer:
 
 @contextmanager
 def counts_logged(counts: object) -> Iterator[None]:
-    """Meanwhile, log `counts` every few seconds in which they have changed, and once more at the end."""
+    """Meanwhile, log `counts` every few seconds if they have changed, and once more at the end."""
     ended = threading.Event()
 
     def report() -> None:

@@ -1,7 +1,6 @@
-"""Files that come with the project and have their place outside the package: the two scripts, the default model.
+"""Files of the project outside the package: the two scripts, the default model.
 
-In a checkout they lie beside the package. The wheel carries a copy in `imagebus/data`, which stands there
-for the root of the checkout.
+In a checkout they lie beside the package; the wheel carries copies in `imagebus/data`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,6 @@ DATA = PACKAGE / "data"
 
 
 def shipped(path: str) -> Path:
-    """Where the file is that has this path in a checkout."""
+    """The location of a file, given its path in a checkout."""
     copy = DATA / path
     return copy if copy.exists() else PACKAGE.parent / path

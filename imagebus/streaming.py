@@ -1,4 +1,4 @@
-"""Many packages through one client: each sent when its time has come, each outcome handed out when it comes."""
+"""Many packages through one client: each sent when due, each outcome handed out when it comes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from imagebus.errors import ImageBusError, TooLarge, TransportError
 from imagebus.open_packages import OpenPackages, Package
 from imagebus.wire.results import Reply
 
-SILENCE_SECONDS = 2.0  # a replier answers in milliseconds, so after this there is probably none
-LISTEN_SECONDS = 0.5  # between two looks at the clock while nothing comes
+SILENCE_SECONDS = 2.0  # a replier answers in milliseconds, so there is probably none
+LISTEN_SECONDS = 0.5  # between two checks of the clock while nothing comes
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class _End:
 class Stream(Iterator[Outcome]):
     """The outcomes of many packages, in the order in which they become known. `Client.stream` makes it.
 
-    Packages are read and sent on a thread of their own, from the first `next` on. So neither a source that is slow,
-    such as a camera, holds up outcomes, nor a slow reader of outcomes what is to be sent.
+    Packages are read and sent on a thread of their own, from the first `next` on. So a slow source, such as a camera,
+    holds up no outcome, and a slow reader of outcomes holds up no sending.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Stream(Iterator[Outcome]):
         on_silence: Callable[[], object],
     ) -> None:
         self.sent = 0  # packages
-        self._done = 0  # of those, whose outcome was handed out, and the next one asked for
+        self._done = 0  # of those, with an outcome that was handed out and is done with
         self._submit = submit
         self._failure = failure
         self._packages = packages
@@ -72,14 +72,14 @@ class Stream(Iterator[Outcome]):
 
     @property
     def open(self) -> int:
-        """How many packages were sent and have no outcome that was handed out and is done with."""
+        """How many packages were sent and have no such outcome yet."""
         return self.sent - self._done
 
     def __next__(self) -> Outcome:
         return next(self._outcomes)
 
     def stop(self) -> None:
-        """End the iteration behind the outcomes that are known; the rest stays open.
+        """End the iteration after the known outcomes; the other packages stay open.
 
         Safe to call from a signal handler, and from another thread.
         """
@@ -87,7 +87,7 @@ class Stream(Iterator[Outcome]):
         self._go_on.put(None)
         self._events.put(None)
 
-    # --- on the thread that asks for outcomes --------------------------------------------------
+    # --- on the reader's thread ----------------------------------------------------------------
 
     def _hand_out(self) -> Iterator[Outcome]:
         threading.Thread(target=self._send_all, name="imagebus-stream", daemon=True).start()
@@ -122,7 +122,7 @@ class Stream(Iterator[Outcome]):
                 continue
             failure = self._failure()
             if failure is not None and event.result is failure:
-                raise failure  # it is no outcome of this package, which stays open
+                raise failure  # not this package's outcome: it stays open
             yield event
             if self._state:
                 self._state.remove(event.package.id)
@@ -144,7 +144,7 @@ class Stream(Iterator[Outcome]):
             self._events.put(_End(error, at_once=True))
 
     def _send_in_time(self) -> Exception | None:
-        """Send each package when its time has come, to the end of them; what their source raised, if it did."""
+        """Send each package when due, until they end; returns what their source raised, if anything."""
         packages = iter(self._packages)
         next_send = time.monotonic()
         while True:
@@ -177,7 +177,7 @@ class Stream(Iterator[Outcome]):
         self.sent += 1
         try:
             reply = self._submit(package)
-        except TooLarge as error:  # the next one may fit; any other error is of the bus
+        except TooLarge as error:  # the next one may fit; any other error is the bus's
             self._events.put(Outcome(package, error))
         else:
             reply.add_done_callback(partial(self._keep, package))

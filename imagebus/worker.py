@@ -29,16 +29,16 @@ from imagebus.wire.results import ModelIdentity
 
 log = logging.getLogger(__name__)
 
-GLANCE_SECONDS = 0.002  # for what comes next, while something is in hand; a confirmation takes as long
-COMMIT_PAUSES = (0.1, 5.0)  # seconds before trying again after a failed commit: the first, and the longest
-STOP_SECONDS = 5.0  # for a batch at a stop: its replies are confirmed in milliseconds where brokers answer
+GLANCE_SECONDS = 0.002  # for the next batch, while one is in hand; a confirmation takes as long
+COMMIT_PAUSES = (0.1, 5.0)  # seconds before a retry after a failed commit: the first, and the longest
+STOP_SECONDS = 5.0  # for the batch in hand at a stop; brokers that answer confirm in milliseconds
 # Batches in a row that fail as a whole: it is the model's fault, and another replier may do better.
 UNHEALTHY = 3
 
 
 @dataclass(frozen=True)
 class Health:
-    """How a worker is. `partitions` is None until it is told which it has; `last_commit` is Unix time in seconds."""
+    """A worker's state. `partitions` is None before the first assignment; `last_commit` is Unix time in seconds."""
 
     ready: bool
     partitions: tuple[int, ...] | None
@@ -48,7 +48,7 @@ class Health:
 
 
 class _Outcomes(NamedTuple):
-    """A batch that is answered, and nothing is sent yet."""
+    """A batch that is answered, before anything is sent."""
 
     batch: Batch
     outgoing: list[Message]
@@ -64,12 +64,12 @@ class _Pending(NamedTuple):
 class Worker:
     """Answers the requests that `member` receives with the predictions of `classifier`.
 
-    `max_batch_size` is in requests, `max_wait` in seconds (see `fill`). `at_once` batches may be with the
-    classifier at the same time, 2 for one whose `predict` can be called from two threads: then the next one's
-    first images take the cores that the last ones of this one leave. Predictions and errors go to the topic
-    `replies`, what cannot be answered goes to `dead_letter_topic`, with `group` as the name of who put it
-    there. With `require_hash`, a request without a `sha256` header is refused (`NO_HASH`). `observers` are
-    told what happens; `metrics` is always the first of them.
+    `max_batch_size` is in requests, `max_wait` in seconds (see `fill`). `at_once` is the number of batches with
+    the classifier at the same time, 2 if its `predict` can be called from two threads: the next batch's first
+    images then take the cores that this one's last images leave. Predictions and errors go to the topic
+    `replies`, requests that cannot be answered to `dead_letter_topic`, with `group` in a header. With
+    `require_hash`, a request without a `sha256` header is refused (`NO_HASH`). `observers` are notified of each
+    step; `metrics` is always the first of them.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class Worker:
         self._last_commit: float | None = None  # time.time()
 
     def run(self) -> None:
-        """Serve until `stop()`; what is in hand by then is finished.
+        """Serve until `stop()`, then finish what is in hand.
 
-        Behind a full batch there will be more: the next one is received and waits for the model while that is
-        at work, and the last one's outcomes are confirmed meanwhile. Never more than three are in hand, and
-        they are committed in their order. Raises `TransportError` when the bus fails for good, `ModelError`
+        After a full batch there will be more: the next one is received and waits for the model while that
+        works on this one, and the previous one's outcomes are confirmed meanwhile. Never more than three are
+        in hand, and they are committed in order. Raises `TransportError` when the bus fails for good, `ModelError`
         when the model fails on batch after batch.
         """
         try:
@@ -122,7 +122,7 @@ class Worker:
                     continue  # there is time to receive more
                 answered = self._pipeline.take()  # replies and dead letters; nothing is sent yet
                 self._commit(answered)  # outputs exist, then inputs are done
-            # Only here: behind a batch that failed for good, nothing may be committed.
+            # Not in `finally`: after a batch that failed for good, nothing may be committed.
             if self._settle():
                 while answered := self._pipeline.take():
                     self._commit(answered)
@@ -136,7 +136,7 @@ class Worker:
         self._member.finish_by = time.monotonic() + STOP_SECONDS
 
     def health(self) -> Health:
-        """How it is, for a probe. Any thread may call."""
+        """Its state, for a probe. Any thread may call."""
         partitions = self._member.partitions
         failures = []
         if partitions is None:
@@ -150,7 +150,7 @@ class Worker:
         return Health(not failures, partitions, self._last_commit, self._model, tuple(failures))
 
     def _receive(self) -> list[Message]:
-        """The next batch. While another one is in hand there is no waiting for a fuller one."""
+        """The next batch. While another one is in hand, it does not wait for a fuller one."""
         if self._pending is not None or self._pipeline:
             batch = self._member.receive(self._max_batch_size, GLANCE_SECONDS)
         else:
@@ -163,9 +163,9 @@ class Worker:
         return batch
 
     def _commit(self, answered: _Outcomes | None) -> None:
-        """End the last commit, and begin that of what is answered."""
+        """End the last commit, and begin the next."""
         if not self._settle():
-            self._pipeline.clear()  # received after what failed: it comes again with it
+            self._pipeline.clear()  # received after the failed batch: they come again with it
             return
         if answered is not None:
             batch, outgoing = answered
@@ -175,7 +175,7 @@ class Worker:
             raise ModelError(f"the model failed on {UNHEALTHY} batches in a row")
 
     def _settle(self) -> bool:
-        """Wait for a commit and read its result; False when everything since has to be done again."""
+        """Wait for the commit's result; False when everything since has to be done again."""
         pending, self._pending = self._pending, None
         if pending is None:
             return True
@@ -199,7 +199,7 @@ class Worker:
 
 
 class _Pipeline:
-    """Batches that are with the model, in their order."""
+    """Batches that are with the model, in order."""
 
     def __init__(self, answering: Answering, max_batch_size: int, at_once: int) -> None:
         self._answering = answering
@@ -208,21 +208,21 @@ class _Pipeline:
         self._predicting: deque[tuple[Batch, Future[Answered]]] = deque()
 
     def put(self, messages: Sequence[Message]) -> bool:
-        """Let the model have a batch; whether the next one can be received meanwhile."""
+        """Give the model a batch; returns whether the next one can be received meanwhile."""
         if not messages:
             return False
         batch = self._answering.read(messages)
         full = len(messages) >= self._max_batch_size > 1
         if full or self._predicting:
             answers = self._model_threads.submit(self._answering.predict, batch)
-        else:  # there is nothing to do beside it
+        else:  # nothing else is to be done meanwhile
             answers = Future()
             answers.set_result(self._answering.predict(batch))
         self._predicting.append((batch, answers))
         return full and len(self._predicting) == 1
 
     def take(self) -> _Outcomes | None:
-        """The outcomes of the oldest batch, once the model has answered it; None where there is none."""
+        """The outcomes of the oldest batch, once the model has answered it; None without a batch."""
         if not self._predicting:
             return None
         batch, answers = self._predicting.popleft()

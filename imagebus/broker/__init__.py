@@ -26,8 +26,8 @@ from imagebus.broker.node import Node, Runtime, new_id
 from imagebus.broker.ports import bind_error, free_ports
 from imagebus.errors import BrokerError, ConfigError
 
-START_LIMIT = 60.0  # seconds until all nodes are ready; a slow machine's first start is the measure
-POLL = 0.02  # seconds between two looks at starting nodes
+START_LIMIT = 60.0  # seconds until all nodes are ready, by a slow machine's first start
+POLL = 0.02  # seconds between two checks of starting nodes
 
 SERVER_PROPERTIES = {
     "log.dirs": "log",  # in the node's folder, where its process runs
@@ -123,7 +123,7 @@ class EmbeddedBroker:
         return [node.child.pid for node in self._nodes if node.child and node.child.poll() is None]
 
     def check(self) -> None:
-        """Raise BrokerError when a node has died that nobody killed here."""
+        """Raise BrokerError when a node has died that was not killed here."""
         for node in self._nodes:
             node.check()
 
@@ -155,7 +155,7 @@ class EmbeddedBroker:
         self._nodes[node].send_signal(signal.SIGSTOP)
 
     def resume(self, node: int) -> None:
-        """Let a frozen node go on."""
+        """Resume a frozen node."""
         self._nodes[node].send_signal(signal.SIGCONT)
 
     def close(self) -> None:

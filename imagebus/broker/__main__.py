@@ -13,7 +13,7 @@ from imagebus.broker import EmbeddedBroker, stop_on_signals
 from imagebus.broker.jars import KAFKA_VERSION
 from imagebus.errors import BrokerError, ConfigError
 
-WATCH = 0.1  # seconds between two looks at running nodes
+WATCH = 0.1  # seconds between two checks of running nodes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,15 +30,15 @@ ARCHIVE_LIMIT = 60.0  # seconds for a stop that also writes the class archive
 FORMAT_LIMIT = 60.0  # seconds for Kafka's storage tool
 
 JVM_FLAGS = (
-    # Heap: little at first, for the records themselves are in the system's page cache. With no more than 64 MB a
-    # node of three ended by itself, half an hour into the faults.
+    # Heap: little at first, as the records are in the system's page cache. With at most 64 MB, a node of three
+    # ended by itself after half an hour of faults.
     "-Xms32m",
     "-Xmx256m",
     "-XX:+UseSerialGC",  # the smallest collector, made for heaps of this size
     "-XX:TieredStopAtLevel=1",  # the quick compiler alone: sooner ready and smaller
     "-XX:+ExitOnOutOfMemoryError",  # a node without memory ends and is noticed, instead of limping on
     "-XX:-UsePerfData",  # a killed JVM would leave its counters behind in /tmp
-    "-Xlog:all=error",  # what Java remarks about class archives helps nobody here
+    "-Xlog:all=error",  # Java's remarks about class archives are of no use here
 )
 STARTED = b"Kafka Server started"  # logged once every listener accepts and the controller knows the node
 LOG4J = """\
@@ -128,7 +128,7 @@ class Node:
         return self._ready
 
     def check(self) -> None:
-        """Raise BrokerError, with the reason, when the process ended without being asked to."""
+        """Raise BrokerError, with the reason, when the process ended by itself."""
         status = self.child.poll() if self.child else None
         if status is not None:
             how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with {status}"

@@ -1,4 +1,4 @@
-"""Ports of loopback for servers that nobody chose one for."""
+"""Free ports on loopback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def free_ports(count: int, avoid: Sequence[int] = ()) -> list[int]:
 
 
 def bind_error(host: str, port: int) -> OSError | None:
-    """Why a server could not listen there now; None when it could."""
+    """The error of listening there now; None if a server could."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does

@@ -7,10 +7,9 @@ console consumer, under the same key and `correlation_id`:
      "predictions": [{"label": "Sneaker", "probability": 0.981, "top": [["Sneaker", 0.981], …]}, …]}
     {"id": "…", "sha256": "…", "error": {"code": "HASH_MISMATCH", "message": "…", "retryable": false}}
 
-A request in Open Inference Protocol V2 JSON is answered in V2 JSON. Nothing here knows which bus
-carries the messages.
+A request in Open Inference Protocol V2 JSON is answered in V2 JSON. Nothing here depends on the bus.
 
-What a replier receives comes in through `requests.read_request` and goes out through `replies`; what kinds of
-requests there are is a table in `dialects`. A client's two are `pixels.encode_request` and `results.decode_reply`.
+A replier reads requests by `requests.read_request` and writes outcomes by `replies`; a table in `dialects` lists the
+kinds of requests. A client's two are `pixels.encode_request` and `results.decode_reply`.
 Imports run one way: requests, replies → dialects → openinference, pictures → pixels, results → envelope → message.
 """

@@ -8,7 +8,7 @@ from imagebus.errors import BadMessage
 from imagebus.wire.message import MAX_HEADER_BYTES, Message
 
 DEAD_LETTER_BYTES = 900_000  # of a value kept there: with key and headers below Kafka's default limit of 1 MB
-# Kept there: with those that tell its reason and origin below Pub/Sub's limit of 100.
+# Kept there: with those for reason and origin, below Pub/Sub's limit of 100.
 DEAD_LETTER_HEADERS = 80
 DEAD_LETTER_HEADER_BYTES = 64_000  # of all names and values of the headers kept there
 DEAD_LETTER_CODE = "dead_letter_code"
@@ -21,14 +21,14 @@ _DEAD_LETTER_REASON = frozenset(
 def dead_letter(
     message: Message, topic: str, error: BadMessage, *, group: str = "", whole: bool = True
 ) -> Message:
-    """What cannot be answered, kept for a person to look at: the bytes as they came, and why.
+    """A message that cannot be answered, kept for a person to look at: its bytes, and the reason.
 
-    The headers that tell reason and origin are the ones that Spring Kafka writes, so that its tools read
-    them: numbers are big-endian, and a message that comes here again keeps those of its first time before
-    the new ones. `dead_letter_code` has the code alone. What would make it larger than the bus takes is
-    cut off: a value at `DEAD_LETTER_BYTES`, a key or a header at `MAX_HEADER_BYTES`, headers after so many.
-    Then `dead_letter_cut` has the size that the value had. Without `whole`, for a topic that takes less still,
-    there is no value, no key and no header of the message's own: the rest tells where it stands.
+    The headers for reason and origin are Spring Kafka's, so that its tools can read them: numbers are
+    big-endian, and a letter that is dead-lettered again keeps the headers of its first time before the new
+    ones. `dead_letter_code` has the code alone. To fit the bus, a value is cut at `DEAD_LETTER_BYTES`, a key or
+    a header at `MAX_HEADER_BYTES`, and the number of headers is limited; `dead_letter_cut` then has the
+    original size of the value. Without `whole`, for a topic that takes even less, there is no value, no key and
+    no header of the message's own: the rest says where it is.
     """
     value, key, kept = message.value[:DEAD_LETTER_BYTES], message.key, _kept_headers(message)
     if not whole:

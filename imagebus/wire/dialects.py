@@ -1,7 +1,6 @@
-"""The dialects in which a replier can be asked: one row each.
+"""The dialects of requests that a replier understands: one row each.
 
-A further one is a row more: how its requests are told from the others', how they are read, and what is
-written back.
+A row says how to recognise such a request, how to read it, and how to answer.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from imagebus.wire.results import ModelIdentity, Probabilities, Ranked
 class Dialect:
     """How requests of one kind are read and answered; all but the last two raise `BadMessage`.
 
-    `readers` makes images of a value, by its content type, by which the dialect is identified as well.
+    `readers` decodes a value into images, by content type, which also identifies the dialect.
     """
 
     read_envelope: Callable[[Message, Mapping[str, str], str], Envelope]

@@ -1,4 +1,4 @@
-"""The headers of a request: who asks, where the answer goes, and how the pixels are to be read."""
+"""The headers of a request: its id, where the answer goes, and how to read the pixels."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _TRACEPARENT = re.compile(r"[0-9a-f-]{1,64}")
 
 
 class Envelope(NamedTuple):
-    """What must be known of a request to answer it at all, and what its headers say of the pixels."""
+    """What it takes to answer a request, and what its headers say of the pixels."""
 
     id: str
     sha256: str  # hex digest of the value as it arrived
-    dialect: str = OWN  # in which it asks, and is answered: a name in `imagebus.wire.dialects.DIALECTS`
+    dialect: str = OWN  # of request and reply: a name in `imagebus.wire.dialects.DIALECTS`
     content_type: str = RAW
-    intact: bool | None = None  # whether that is what the sender states; None when it states nothing
+    intact: bool | None = None  # whether the value has the stated hash; None without one
     key: bytes | None = None
     reply_to: str | None = None
     deadline: int | None = None  # Unix time in milliseconds
     top: int = TOP
     traceparent: str | None = None
-    requestor: str | None = None  # by which a bus that filters brings the reply to its caller alone
+    requestor: str | None = None  # for a bus that filters replies by caller
     reply_partition: int | None = None  # the one that the caller reads
     status: str | None = None  # of a reply
     shape: str | None = None
@@ -63,9 +63,9 @@ def read_envelope(
     dialect: str = OWN,
     id_in_body: Callable[[bytes], str | None] | None = None,
 ) -> Envelope:
-    """Who asks, and where the answer goes; `headers` are the message's texts.
+    """The envelope of a request; `headers` are the message's texts.
 
-    The id is that of the header, else the key, else what `id_in_body` finds in a value that is what was sent.
+    The id comes from the header, else the key, else `id_in_body`, if the value has the stated hash.
     Raises `BadMessage` when the message cannot be answered: `NO_ID`, `BAD_ID`, `HASH_MISMATCH` and what
     `id_in_body` raises.
     """
@@ -91,7 +91,7 @@ def read_envelope(
         dialect=dialect,
         content_type=content_type,
         intact=intact,
-        # A reply under a key as large as the request would be larger than what the bus takes.
+        # A reply with a key as large as a request could be too large for the bus.
         key=message.key if len(message.key or b"") <= MAX_HEADER_BYTES else None,
         reply_to=headers.get("reply_to"),
         deadline=_integer(headers.get("deadline")),
@@ -106,7 +106,7 @@ def read_envelope(
 
 
 def hash_mismatch() -> BadMessage:
-    """Why a value that is not what its sender hashed is not looked into."""
+    """The error for a value without the stated hash, which is not decoded."""
     return BadMessage(ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states")
 
 

@@ -10,18 +10,18 @@ import orjson
 
 from imagebus.errors import BadMessage, ErrorCode
 
-MAX_HEADERS = 100  # headers looked at in one message; a request of this project carries seven
+MAX_HEADERS = 100  # headers read of one message; a request of this project carries seven
 MAX_HEADER_BYTES = 1024  # read of one header, and of a key
 MAX_BYTES = 8 * 1024 * 1024  # of a value that is decoded
-# Once parsed, each part of a JSON text takes 30 to 250 bytes. A request of 1,000 images has 1.6 million
-# parts when every pixel stands in brackets of its own, and few objects; its reply has 1,001 of them.
+# Once parsed, each part of a JSON text takes 30 to 250 bytes. A request of 1,000 images has 1.6 million parts if
+# every pixel has brackets of its own, and few objects; its reply has 1,001 of them.
 MAX_JSON_PARTS = 2_000_000
 MAX_JSON_OBJECTS = 10_000
 _BEGINS_AN_OBJECT = re.compile(rb"[ \t\r\n]*\{")  # in JSON's own white space
 
 
 class Position(NamedTuple):
-    """Where a message stood in a log, for buses that are one. `timestamp` is Unix time in milliseconds."""
+    """The place of a message in a log, for buses that are one. `timestamp` is Unix time in milliseconds."""
 
     partition: int
     offset: int
@@ -31,9 +31,9 @@ class Position(NamedTuple):
 class Message(NamedTuple):
     """One message on the bus.
 
-    `receipt` is the bus's private handle on a received one, `attempt` how often it was received
-    with this time, as far as is known: more than once when a reader died with it. `partition` is where one
-    that is sent shall be written, on a bus that has partitions; None leaves it to the key.
+    `receipt` is the bus's private handle on a received message, `attempt` how often it has been received, as
+    far as is known: more than once when a reader died with it. `partition` is the one to write to, on a bus
+    that has partitions; None leaves it to the key.
     """
 
     topic: str
@@ -48,8 +48,8 @@ class Message(NamedTuple):
     def header(self, name: str) -> str | None:
         """The text of the first header called `name`; None when there is none, or only without a value.
 
-        What is not UTF-8 is replaced by U+FFFD, what is over `MAX_HEADER_BYTES` cut off. So a header that
-        cannot be read is never taken for one that is not there: no id, hash, type or topic looks like it.
+        Bytes that are not UTF-8 become U+FFFD, and those over `MAX_HEADER_BYTES` are cut off. So an unreadable
+        header never counts as missing: no id, hash, type or topic looks like it.
         """
         for header, value in self.headers[:MAX_HEADERS]:
             if header == name and value is not None:
@@ -57,7 +57,7 @@ class Message(NamedTuple):
         return None
 
     def texts(self) -> dict[str, str]:
-        """All headers, as `header` reads each: for who asks for many."""
+        """All headers, each as `header` reads it; faster for many."""
         return {
             name: value[:MAX_HEADER_BYTES].decode("utf-8", "replace")  # as `text_of`, without a call for each
             for name, value in reversed(self.headers[:MAX_HEADERS])
@@ -71,15 +71,15 @@ def text_of(value: bytes) -> str:
 
 
 def too_large() -> BadMessage:
-    """Why a value of more than `MAX_BYTES` is not decoded."""
+    """The error for a value of more than `MAX_BYTES`, which is not decoded."""
     return BadMessage(ErrorCode.TOO_LARGE, f"a value has at most {MAX_BYTES} bytes")
 
 
 def read_json(value: bytes) -> dict[str, Any]:
-    """What a JSON text says that is an object.
+    """Parse a JSON object.
 
-    Raises `BadMessage` (`TOO_LARGE`) before parsing it would take too much memory, and
-    `orjson.JSONDecodeError`, for what is no object without parsing it at all.
+    Raises `BadMessage` (`TOO_LARGE`) if parsing would take too much memory, and `orjson.JSONDecodeError` for
+    anything else than an object, without parsing it.
     """
     if len(value) > MAX_BYTES:
         raise too_large()

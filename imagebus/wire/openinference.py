@@ -19,17 +19,17 @@ from imagebus.wire.pixels import Images, ImageSpecLike, check_shape
 from imagebus.wire.results import ModelIdentity, Probabilities, Ranked
 
 NAME = "open-inference-v2"
-# Members of a V2 body that are read. JSON allows none of them twice, and parsers differ on which one counts.
+# The members of a V2 body that are read. None may be there twice: parsers differ on which one counts.
 _MEMBERS = (b'"id"', b'"inputs"', b'"shape"', b'"datatype"', b'"data"')
 
 
 def read_envelope(message: Message, headers: Mapping[str, str], content_type: str) -> Envelope:
-    """As our own dialect's, but that the id may stand in the body; then `BadMessage` may have other codes, too."""
+    """As for our own dialect, but the id may be in the body; `BadMessage` then has other codes too."""
     return envelope_of(message, headers, content_type, dialect=NAME, id_in_body=_id_in_body)
 
 
 def _id_in_body(value: bytes) -> str | None:
-    """The `id` of a request, which is decoded for it."""
+    """The `id` in a request's body."""
     try:
         body = read_json(value)
     except orjson.JSONDecodeError:
@@ -69,8 +69,8 @@ def read_inputs(_: Envelope, value: bytes, spec: ImageSpecLike, max_images: int)
 def _refuse_repeated_members(value: bytes) -> None:
     """Raise `BadMessage` (`JSON`) where an object has a member twice; `value` is JSON that could be parsed.
 
-    Only a text that has one of the members we read more than once, or spells names with escapes, is gone
-    through: Python's parser is slower than orjson, which takes the last of two in silence.
+    Only a text that contains one of the members we read more than once, or names with escapes, is checked:
+    Python's parser is slower than orjson, which silently takes the last of two.
     """
 
     def no_repeats(members: list[tuple[str, Any]]) -> None:
@@ -89,8 +89,8 @@ def _refuse_repeated_members(value: bytes) -> None:
 def _numbers(data: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A flat or nested JSON list of numbers, flattened; nothing else is turned into one.
 
-    NumPy is not asked what `data` is: it makes numbers of booleans, and of one long text among numbers
-    an array in which each has that length.
+    NumPy does not judge `data`: it turns booleans into numbers, and one long text among numbers into an array
+    in which each has that length.
     """
     kinds = {type(data)}
     if kinds == {list}:

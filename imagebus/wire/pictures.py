@@ -16,10 +16,10 @@ from imagebus.errors import BadMessage, ErrorCode
 from imagebus.wire.envelope import Envelope
 from imagebus.wire.pixels import Images, ImageSpecLike
 
-MAX_PIXELS = 16_000_000  # of one PNG or JPEG: a photograph of a telephone; decoded it has 64 MB
+MAX_PIXELS = 16_000_000  # of one PNG or JPEG: a phone's photo, which takes 64 MB decoded
 MAX_SIDE = 65_535  # pixels of one side, JPEG's own limit: Lanczos on a line of 16 million takes 770 MB
 _PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# The chunks that pixels need. Texts and profiles unfold to 64 MB when Pillow meets enough of them.
+# The chunks needed for the pixels. Enough texts and profiles would unfold to 64 MB in Pillow.
 _PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
@@ -41,12 +41,12 @@ def read_picture(encoded: bytes, spec: ImageSpecLike) -> Images:
             return _grey(picture, spec)
     except BadMessage:
         raise
-    except Exception as error:  # a parser that meets nonsense raises anything: struct.error, KeyError, ...
+    except Exception as error:  # on nonsense, parsers raise anything: struct.error, KeyError, ...
         raise BadMessage(ErrorCode.BAD_IMAGE, "the picture cannot be decoded as PNG or JPEG") from error
 
 
 def _opened(encoded: bytes) -> Image.Image:
-    """Not by `Image.open`, which tries more formats, and warns of 100 million pixels instead of refusing."""
+    """Not `Image.open`, which tries more formats, and only warns of 100 million pixels."""
     if encoded.startswith(_PNG_START):
         return PngImagePlugin.PngImageFile(io.BytesIO(_bare_png(encoded)))
     if encoded.startswith(_JPEG_START):
@@ -55,7 +55,7 @@ def _opened(encoded: bytes) -> Image.Image:
 
 
 def _bare_png(encoded: bytes) -> bytes:
-    """A PNG with no more chunks than its pixels need; raises when it is cut off or a checksum is wrong."""
+    """A PNG with only the chunks for its pixels; raises when it is cut off or a checksum is wrong."""
     start = len(_PNG_START)
     length, kind, width, height = struct.unpack_from(">I4sII", encoded, start)
     if (length, kind) != (13, b"IHDR"):

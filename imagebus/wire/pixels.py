@@ -23,7 +23,7 @@ _DIMENSION = re.compile(r"[0-9]{1,18}")  # what fits into 63 bits, whatever the 
 
 
 class ImageSpecLike(Protocol):
-    """What a classifier says of its images, as `ImageSpec` does; one from outside the package brings its own."""
+    """What a classifier says of its images, as `ImageSpec` does; a foreign classifier brings its own."""
 
     @property
     def height(self) -> int:
@@ -74,8 +74,8 @@ def encode_request(
 ) -> Message:
     """A package of images as a request message.
 
-    `images` is an array as `spec` says; `deadline` is Unix time in milliseconds, after which nobody waits
-    for the answer. Without `id` a new UUID4 is taken.
+    `images` is an array as `spec` says; `deadline` is Unix time in milliseconds, after which the
+    answer is of no use. Without `id`, it gets a new UUID4.
     """
     if not fits(images, spec):
         raise ValueError(f"images are {images.dtype} {images.shape}, expected {spec.dtype} {shape_of(spec)}")

@@ -1,4 +1,4 @@
-"""The door out: what a replier answers, as a reply message in the dialect of the request."""
+"""The door out: a replier's answers as messages in the dialect of the request."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def encode_reply(
 ) -> Message:
     """The predictions for one request, as its reply message; `probabilities` is (N, len(labels)).
 
-    `ranked` is what `rank` gives for these images with the request's `top` or more, where that was done for
-    many requests at once. The id is one that `is_id` lets pass.
+    `ranked` is the result of `rank` for these images with the request's `top` or more, where it was called for
+    many requests at once. The id is valid by `is_id`.
     """
     value = DIALECTS[envelope.dialect].write_reply(envelope, model, labels, probabilities, ranked)
     return _reply(envelope, topic, b"ok", value)

@@ -14,7 +14,7 @@ from imagebus.wire.pixels import MAX_IMAGES, Images, ImageSpecLike
 
 
 class Request(NamedTuple):
-    """What is asked: who asks, and of which images."""
+    """A request: its envelope and its images."""
 
     envelope: Envelope
     images: Images
@@ -28,11 +28,11 @@ def read_request(
     require_hash: bool = False,
     max_images: int = MAX_IMAGES,
 ) -> Request:
-    """Read a request of 1 to `max_images` images as `spec` says, in whichever dialect it asks.
+    """Read a request of 1 to `max_images` images as `spec` says, in any dialect.
 
-    Raises `BadMessage` with the code of the first thing that is wrong. Its `envelope` is None when the
-    message cannot be answered, a dead letter: `NO_ID`, `BAD_ID`, or what forbids to look for the id in the
-    body, `TOO_LARGE` and `HASH_MISMATCH`.
+    Raises `BadMessage` with the code of the first error. Its `envelope` is None when the message cannot be
+    answered, a dead letter: `NO_ID`, `BAD_ID`, and `TOO_LARGE` or `HASH_MISMATCH` when the id would be in the
+    body.
     """
     headers = message.texts()
     content_type = headers.get("content-type") or RAW
@@ -53,10 +53,10 @@ def read_request(
 
 
 def _check(envelope: Envelope, message: Message, reply_topics: Sequence[str], require_hash: bool) -> None:
-    """Refuse what is to be answered elsewhere, no request, not whole, too late or too large to be decoded.
+    """Refuse a foreign reply topic, a reply, and a value that is empty, not intact, too late or too large.
 
     Raises `BadMessage` (`REPLY_TO`, `WRONG_TYPE`, `EMPTY`, `NO_HASH`, `HASH_MISMATCH`, `EXPIRED`,
-    `TOO_LARGE`); the pixels have not been looked at.
+    `TOO_LARGE`), before the pixels are decoded.
     """
     if envelope.reply_to is not None and envelope.reply_to not in reply_topics:
         raise BadMessage(ErrorCode.REPLY_TO, "reply_to names a topic that this replier may not answer to")

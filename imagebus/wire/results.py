@@ -1,7 +1,7 @@
-"""What a reply says in our own JSON, written and read: of each image its likeliest labels with their probabilities.
+"""The reply in our own JSON, written and read: the likeliest labels of each image with their probabilities.
 
-Ranking one package alone costs as much as ranking a batch, so that is done for many at once; and filling texts
-into a template takes a third of the time of building objects for a serialiser.
+Ranking one package costs as much as ranking a batch, so many are ranked at once; and filling a template takes
+a third of the time of building objects for a serialiser.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from imagebus.wire.envelope import Envelope
 from imagebus.wire.message import MAX_HEADER_BYTES, Message, read_json
 
 Probabilities = npt.NDArray[np.float32]  # (N, number of labels), rows sum to 1
-# (N, 2 + 2 top) pieces of JSON, for each image: label, probability, and for each of its likeliest ones the same.
+# (N, 2 + 2 top) pieces of JSON, for each image: label and probability, then both for each of its likeliest ones.
 Ranked = npt.NDArray[np.object_]
 
-# Four digits are what a person reads.
+# Four digits are enough for a person.
 _STEPS = 10_000
 _NUMBERS = np.array([b"%r" % (step / _STEPS) for step in range(_STEPS + 1)], dtype=object)
 
 
 def are_probabilities(values: Probabilities) -> bool:
-    """Whether all are numbers from 0 to 1, but for the last digits of float32."""
+    """Whether all are numbers from 0 to 1, within float32's precision."""
     return bool(((values > -1e-5) & (values < 1 + 1e-5)).all())
 
 
 def rank(labels: Sequence[str], probabilities: Probabilities, top: int) -> Ranked:
     """The `top` likeliest labels of each of (N, len(labels)) images; of equal ones the first comes first.
 
-    The probabilities are such as `are_probabilities` lets pass.
+    The probabilities are valid by `are_probabilities`.
     """
     order = (-probabilities).argsort(axis=1, kind="stable")[:, :top]
     steps = np.rint(np.take_along_axis(probabilities, order, axis=1) * _STEPS).astype(np.intp)
@@ -66,7 +66,7 @@ def _texts(labels: tuple[str, ...]) -> npt.NDArray[Any]:
 
 
 class ModelIdentity(Protocol):
-    """What a reply says of the model that answered; a classifier from outside the package brings its own."""
+    """What a reply says of the model that answered; a foreign classifier brings its own."""
 
     @property
     def name(self) -> str:
@@ -183,7 +183,7 @@ def decode_reply(message: Message) -> Reply | ErrorReply:
 def _check_types(reply: Reply | ErrorReply) -> None:
     """Dataclasses do not check their fields, and a reply may come from anyone.
 
-    Its texts are shown on terminals, so what is not printable is refused.
+    Its texts are shown on terminals, so they must be printable.
     """
     texts: list[object] = [reply.id, reply.sha256]
     numbers: list[Any] = []
