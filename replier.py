@@ -73,7 +73,7 @@ def main() -> int:
     args = options()
     cli.configure_logging(verbose=args.verbose)
     if args.replay_dlt:
-        from imagebus import replay  # only for those who ask for it
+        from imagebus import replay  # only where it is used
 
         return replay.run(args)
     cli.check_topics(args)
@@ -101,7 +101,7 @@ def main() -> int:
             dead_letter_topic=dead_letter_topic,
             max_batch_size=args.max_batch_size,
             max_wait=args.max_wait / 1000,
-            at_once=2 if args.runtime == "onnx" else 1,  # Keras does not say that it may be called so
+            at_once=2 if args.runtime == "onnx" else 1,  # Keras does not promise to be thread-safe
             require_hash=args.require_hash,
             group=args.group,
         )
@@ -118,7 +118,7 @@ def main() -> int:
 def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
     if args.runtime == "keras":
         try:
-            from training.serving import KerasClassifier  # TensorFlow: only for those who ask for it
+            from training.serving import KerasClassifier  # TensorFlow: only where it is used
 
             return KerasClassifier(args.model or shipped("models/fashion.keras"))
         except (ImportError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Who is measured, and how. Each contender is a function of the ground and the round: its figures.
+"""The contenders: each is a function of the ground and the round that returns its figures.
 
 On the backlog, `images_per_s` counts from the moment the contender has its partitions, when it has
 taken nothing yet, to the moment the broker stores the last reply. `cpu_ms_per_1000` (images) is the CPU
@@ -29,26 +29,26 @@ from imagebus.wire.pixels import encode_request
 Figures = dict[str, float]
 Contender = Callable[[Ground, int], Figures]
 
-READY_LIMIT = 90.0  # seconds; TensorFlow's import on a busy machine is the measure
+READY_LIMIT = 90.0  # seconds; sized for TensorFlow's import on a busy machine
 BARE_LIMIT = 120.0  # seconds
-BACKLOG_LIMIT = 120.0  # seconds; what is not answered by then counts as lost
-LOOK = 0.2  # seconds between two looks at how many replies there are
+BACKLOG_LIMIT = 120.0  # seconds; unanswered requests then count as lost
+LOOK = 0.2  # seconds between two counts of the replies
 WARM_UP = 50  # packages sent one at a time before those that count
 OTHERWISE = 0.1  # of the packages, at most: those in which a label in floats is another one than in 8 bits
 
 
 def said_ready(program: Program, _ground: Ground, _requests: str, _replies: str) -> float:
-    """When a program said `ready:`, which it does when it has its partitions."""
+    """The time of a program's `ready:`, which it prints once it has its partitions."""
     return program.wait_for("ready:", READY_LIMIT)[0]
 
 
 @dataclass(frozen=True)
 class Server:
-    """A program that answers requests from a topic: how it is started, and what it reads.
+    """A program that answers requests from a topic: how to start it, and what it reads.
 
-    `arguments` gives those of the interpreter for ground, requests, replies and group. `wait_until_ready`
-    returns when it was. One that has no consumer group does not read what came before it: it is frozen
-    while it gets its backlog.
+    `arguments` are the interpreter's, for ground, requests, replies and group. `wait_until_ready` returns the
+    time when it was ready. One without a consumer group does not read earlier requests: it is frozen while
+    its backlog is filled.
     """
 
     name: str
@@ -105,7 +105,7 @@ def bare(batch: int, ground: Ground, _: int) -> Figures:
 
 
 def backlog(server: Server, ground: Ground, round_number: int, limit: float = BACKLOG_LIMIT) -> Figures:
-    """A server on the whole backlog: every request must have its one right reply."""
+    """A server on the whole backlog: every request must have its one correct reply."""
     served = serve_backlog(server, ground, f"{server.name}-{round_number}", limit)
     outcome = served.outcome
     return served.figures | {
@@ -116,7 +116,7 @@ def backlog(server: Server, ground: Ground, round_number: int, limit: float = BA
 
 
 def keras_loop(ground: Ground, round_number: int) -> Figures:
-    """The loop as most people write it, on as much of the backlog as it can serve in its time."""
+    """The loop that most people write, on as much of the backlog as it can serve in its time."""
     server = SERVERS["keras-loop"]
     served = serve_backlog(server, ground, f"{server.name}-{round_number}", ground.keras_seconds)
     if served.outcome.wrong > OTHERWISE * served.outcome.distinct:
@@ -157,7 +157,7 @@ CONTENDERS: dict[str, Contender] = {
 
 @dataclass(frozen=True)
 class Served:
-    """What serving the backlog cost, and what came of it."""
+    """The cost and the outcome of serving the backlog."""
 
     figures: Figures
     outcome: Outcome
@@ -190,7 +190,7 @@ def serve_backlog(server: Server, ground: Ground, name: str, limit: float) -> Se
             tensorflow = program.has_loaded("libtensorflow")
         if not replies:
             raise BenchFailed(f"no reply on {name} in {limit:.0f} s")
-        outcome = check(topic.read(), ground.is_right)  # only now, so that the last repeats are in
+        outcome = check(topic.read(), ground.is_correct)  # only now, so that the last repeats are in
     figures: Figures = {
         "images_per_s": outcome.distinct * PACKAGE / (outcome.last - begin_at),
         "cpu_ms_per_1000": cpu * 1e6 / (replies * PACKAGE),

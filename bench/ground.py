@@ -1,4 +1,4 @@
-"""What all contenders stand on: one broker, one backlog, one model, one set of known answers."""
+"""Common to all contenders: one broker, one backlog, one model, one set of known answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Encode(Protocol):
 
 PACKAGE = 5  # images in each
 REQUESTS = "requests"  # the backlog, which every contender reads from its start, in a group of its own
-# Where two classes are as likely as this, either is right: batches of other sizes add up otherwise.
+# Two classes closer than this are both correct: the size of a batch changes the order of its sums.
 _SAME = 0.001
 
 
@@ -51,8 +51,8 @@ class Ground:
         """The images of package `number`, (5, 28, 28); the sample starts over at its end."""
         return self.images[self._rows(number)]
 
-    def is_right(self, number: int, labels: list[str]) -> bool:
-        """Whether `labels` are what the model says of package `number`."""
+    def is_correct(self, number: int, labels: list[str]) -> bool:
+        """Whether `labels` are the model's for package `number`."""
         if len(labels) != PACKAGE or not set(labels) <= set(self.labels):
             return False
         likely = self.expected[self._rows(number)]

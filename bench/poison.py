@@ -1,9 +1,9 @@
-"""Let one replier serve packages of which one in twenty is bad, and check the outcome of each.
+"""Serve packages, one in twenty of them bad, with one replier, and check the outcome of each.
 
     python -m bench.poison [--packages 20000] [--seed 0]
 
-Good packages must get their right predictions, bad ones the error reply or the dead letter that their
-kind calls for; all by the same process, whose memory must not grow.
+Good packages must get the correct predictions, bad ones the error reply or the dead letter of their kind; all
+from the same process, whose memory must not grow.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger("bench")
 
 REPLIES, DEAD_LETTERS = "replies", f"{REQUESTS}.dlt"
 BAD_SHARE = 0.05
-NUMBER = "x-number"  # header by which a dead letter is told: it may have no id
+NUMBER = "x-number"  # header that identifies a dead letter, which may have no id
 # Packages sent and without an outcome. Of 500, a dozen may have a megabyte each in the replier's hands: that is load,
 # no growth, and hides whether there is any.
 IN_FLIGHT = 100
@@ -81,7 +81,7 @@ def with_header(name: str, text: bytes) -> Spoil:
 
 
 def nameless(key: bytes | None, *headers: tuple[str, bytes | None], value: bytes = b"x") -> Spoil:
-    """No right id anywhere."""
+    """No valid id anywhere."""
     return lambda good: Message(good.topic, value, key, headers)
 
 
@@ -190,7 +190,7 @@ class Load:
         return message._replace(headers=[(NUMBER, str(number).encode()), *message.headers])
 
     def code(self, number: int) -> str:
-        """What must become of it."""
+        """Its expected outcome."""
         return KINDS[self.kinds[number]][0] if number in self.kinds else OK
 
 
@@ -234,7 +234,7 @@ def await_outcomes(replier: Program, topics: Sequence[Topic], wanted: int) -> No
 
 
 def read_outcomes(ground: Ground) -> Seen:
-    """What became of each package."""
+    """The outcome of each package."""
     seen = Seen({})
     with Topic(ground.bootstrap, REPLIES) as topic:
         for record in topic.read():
@@ -243,7 +243,7 @@ def read_outcomes(ground: Ground) -> Seen:
             note(seen, number, reply_code(body))
             if "predictions" in body:
                 labels = [each["label"] for each in body["predictions"]]
-                seen.wrong += not ground.is_right(number, labels)
+                seen.wrong += not ground.is_correct(number, labels)
     with Topic(ground.bootstrap, DEAD_LETTERS) as topic:
         for record in topic.read():
             note(seen, int(header(record, NUMBER)), f"{header(record, 'dead_letter_code')} dead")
@@ -270,7 +270,7 @@ def note(seen: Seen, number: int, code: str) -> None:
 
 
 def report(load: Load, seen: Seen, resident: list[float]) -> bool:
-    """Print the table; whether all is as it must be."""
+    """Print the table; returns whether all is as expected."""
     sent: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for number in range(load.packages):
@@ -304,7 +304,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which packages are bad")
     args = parser.parse_args()
     cli.configure_logging(verbose=False)
-    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # topics are no news here
+    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # not its lines about created topics
     broker = EmbeddedBroker()
     stop_on_signals(broker)
     log.info("starting Apache Kafka")

@@ -1,4 +1,4 @@
-"""A contender's process: started, heard on its standard error, measured, ended."""
+"""A contender's process: started, read on standard error, measured, ended."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class BenchFailed(ImageBusError):
-    """Something that is measured did not do what it should; nothing is worth printing then."""
+    """A measured program misbehaved, so there is nothing to print."""
 
 
 class Program:
     """`python ARGUMENTS` in the project's folder, while the `with` block runs.
 
     Times are `time.time()`, so that they compare with the broker's timestamps. `python` is the interpreter
-    of another environment, for what cannot live in this one.
+    of another environment, for programs that cannot share this one.
     """
 
     def __init__(self, *arguments: str | Path, python: str | Path = sys.executable) -> None:
@@ -49,7 +49,7 @@ class Program:
         self._lines.put(None)
 
     def wait_for(self, word: str, limit: float) -> tuple[float, str]:
-        """When the next line with `word` came, and what followed the word; waits `limit` seconds at most."""
+        """The time of the next line with `word`, and its text after the word; waits `limit` seconds at most."""
         deadline = time.monotonic() + limit
         while True:
             try:
@@ -76,7 +76,7 @@ class Program:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let it do nothing while the `with` block runs."""
+        """Freeze it while the `with` block runs."""
         self._child.send_signal(signal.SIGSTOP)
         try:
             yield

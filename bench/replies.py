@@ -1,4 +1,4 @@
-"""A topic as the bench sees it: how many records it has, and, afterwards, what they say."""
+"""A topic as the bench sees it: the number of its records and, afterwards, their content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 TIMEOUT = 10.0  # seconds for any answer of the broker
-LOOK = 0.05  # seconds before an answer is asked for again
+LOOK = 0.05  # seconds before a request is repeated
 READ_AT_ONCE = 1000  # records
 
 
@@ -35,7 +35,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the requests. `last` is when the broker stored the last reply, Unix seconds."""
+    """The outcome of the requests. `last` is when the broker stored the last reply, Unix seconds."""
 
     distinct: int
     repeated: int
@@ -46,14 +46,14 @@ class Outcome:
 class Topic:
     """One topic, read without a group while the `with` block runs.
 
-    `partitions` has where in each the counting and reading begins.
+    `partitions` has the offset in each where counting and reading begin.
     """
 
     def __init__(self, bootstrap: str, name: str) -> None:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
-                "group.id": "bench",  # librdkafka wants one; nothing is committed
+                "group.id": "bench",  # librdkafka requires one; nothing is committed
                 "enable.auto.commit": False,
             }
         )
@@ -61,12 +61,12 @@ class Topic:
         self.partitions = [TopicPartition(name, partition, 0) for partition in partitions]
 
     def skip(self) -> None:
-        """Leave out of all counts what is there now."""
+        """Leave the present records out of all counts."""
         for partition, end in zip(self.partitions, self._ends(), strict=True):
             partition.offset = end
 
     def count(self) -> int:
-        """Records so far. Only offsets are asked for, so that it costs the measured ones nothing."""
+        """Records so far, from offsets alone, so that counting costs the contenders nothing."""
         return sum(self._ends()) - sum(each.offset for each in self.partitions)
 
     def read(self) -> Iterator[Record]:
@@ -100,14 +100,14 @@ class Topic:
         self._consumer.close()
 
 
-def check(records: Iterable[Stored], is_right: Callable[[int, list[str]], bool]) -> Outcome:
+def check(records: Iterable[Stored], is_correct: Callable[[int, list[str]], bool]) -> Outcome:
     """Count replies by request. Their keys are the numbers of the packages they answer."""
     answered: Counter[int] = Counter()
     wrong = last = 0
     for record in records:
         number = int(record.key() or b"-1")
         answered[number] += 1
-        wrong += not is_right(number, labels(record.value() or b"{}"))
+        wrong += not is_correct(number, labels(record.value() or b"{}"))
         last = max(last, record.timestamp()[1])
     return Outcome(len(answered), answered.total() - len(answered), wrong, last / 1000)
 

@@ -1,4 +1,4 @@
-"""A run of the bench: its options, the broker, the rounds, and what the figures hold for."""
+"""A run of the bench: its options, the broker, the rounds, and the conditions of its figures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def measure(
 ) -> tuple[dict[str, list[Figures]], dict[str, Any]]:
     """The figures of all rounds, by contender, and their conditions."""
     cli.configure_logging(verbose=False)
-    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # topics are no news here
+    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # not its lines about created topics
     if not Path("/proc/self/stat").exists():
         raise ConfigError("CPU time and memory are read from /proc: the bench needs Linux")
     broker = EmbeddedBroker(config={"log.message.timestamp.type": "LogAppendTime"})
@@ -107,7 +107,7 @@ def run_rounds(ground: Ground, contenders: Mapping[str, Contender], count: int) 
 
 
 def describe(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
-    """What the figures hold for: without it they say nothing."""
+    """The conditions of the figures, which mean nothing without them."""
     found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
     processor = found[1] if found else platform.machine()
     text = (
@@ -122,6 +122,6 @@ def describe(ground: Ground, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_json(path: Path, conditions: Mapping[str, Any], rounds: table.Rounds) -> None:
-    """Write the figures of each round and what they hold for."""
+    """Write the figures of each round and their conditions."""
     figures = {"conditions": conditions, "figures": table.summary(rounds)}
     path.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))

@@ -1,4 +1,4 @@
-"""Medians and spread of all rounds, as text that can stand in a README, and as JSON."""
+"""Medians and spread of all rounds, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLUMNS = (
 
 
 def with_ratios(rounds: Rounds) -> dict[str, list[Figures]]:
-    """All figures, and how they stand to their references in the same round."""
+    """All figures, with their ratios to their references in the same round."""
     related = {name: [dict(figures) for figures in each] for name, each in rounds.items()}
 
     def relate(ratio: str, name: str, reference: str, figure: str) -> None:

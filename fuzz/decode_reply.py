@@ -1,7 +1,7 @@
 """Any reply at a requestor is read, with fields of their types that can be shown, or refused as malformed.
 
-Most changes to the bytes of a JSON text make it none, which is soon tried out; so every other change is
-one to what it says.
+Most changes to the bytes of a JSON text only make it invalid, so every other change is one to its
+values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def one_input(data: bytes) -> None:
 
 
 def check(value: bytes) -> Reply | ErrorReply | None:
-    """Read one reply and raise `AssertionError` when it is not what it claims; None: it was refused."""
+    """Read one reply and raise `AssertionError` when it is not valid; None if it was refused."""
     try:
         reply = decode_reply(Message("replies", value))
     except BadMessage as error:

@@ -3,8 +3,8 @@
 An input is a record as text, so that its file can be read: lines of `name: value` are headers, a line
 `key: ...` the key, a name alone a header without a value. After an empty line comes the record's value.
 
-What a mutation would hardly guess is put in: `sha256: right` is the digest of the value, and a header
-`mend-crc` has the checksums of a PNG's chunks made right.
+Values that a mutation would hardly guess are filled in: `sha256: right` becomes the digest of the value, and a
+header `mend-crc` corrects the checksums of a PNG's chunks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PNG_AROUND = 12  # bytes of a chunk's length, kind and checksum
 
 
 class AlwaysTheFirst:
-    """A model without a model's cost."""
+    """A model that costs nothing."""
 
     model = Model("always-the-first", "1", "0" * 64)
     labels = ("a", "b")
@@ -51,7 +51,7 @@ def one_input(data: bytes) -> None:
 
 
 def check(message: Message) -> Message:
-    """Handle one record and raise `AssertionError` unless its outcome is the one that it must have."""
+    """Handle one record and raise `AssertionError` unless its outcome is correct."""
     outcomes = _answering.answer([message])
     assert len(outcomes) == 1
     (outcome,) = outcomes

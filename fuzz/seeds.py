@@ -1,6 +1,6 @@
 """Write the first files of the corpus: python3 -m fuzz.seeds
 
-One file for each way to ask and to answer, and for the mistakes from which many others are one step away.
+One file for each kind of request and reply, and for mistakes that are one step from many others.
 """
 
 from __future__ import annotations

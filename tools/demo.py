@@ -2,7 +2,7 @@
 
     python3 -m tools.demo
 
-The three are the real ones, started as a user would start them. Ctrl-C stops them all.
+All three are started as a user would start them. Ctrl-C stops them all.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def main() -> int:
     """Run the demo; 0 when every package was answered, and after Ctrl-C."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("imagebus").setLevel(logging.INFO)
-    broker = EmbeddedBroker()  # on free ports: 9092 may be somebody's
+    broker = EmbeddedBroker()  # on free ports: 9092 may be taken
     stop_on_signals(broker)
     try:
-        kafka_jars()  # shows how far the download is; the broker finds them in the cache
+        kafka_jars()  # shows the download's progress; the broker finds them in the cache
         say("ready")
         with broker:
             return demonstrate(broker)

@@ -1,9 +1,8 @@
 """Install the locked dependencies into `.venv` without Poetry: python3 tools/install.py [GROUP ...]
 
-`poetry install --with GROUP` does the same for those who have Poetry. A fresh machine does not, and fetching
-Poetry first would cost more than what the demo needs; so this reads `poetry.lock` and lets pip
-install exactly those versions, each file checked against its SHA-256. Groups are the ones of
-`pyproject.toml`; `main`, what serving needs, is always among them.
+`poetry install --with GROUP` does the same. A fresh machine has no Poetry, and fetching it first would cost more
+than the demo's own packages; so this reads `poetry.lock` and lets pip install exactly those versions, each file
+checked against its SHA-256. Groups are those of `pyproject.toml`; `main`, for serving, is always included.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ LAST_LINES = 6  # of pip's, shown when it fails: its error, and often the reason
 
 def requirements(lock: str, groups: set[str]) -> str:
     """The locked packages of `groups` as a pip requirements file with hashes."""
-    import tomllib  # not above: an older Python has none, and shall print what main() has for it
+    import tomllib  # not above: an older Python has none, and must reach main()'s message
 
     lines = []
     for package in tomllib.loads(lock)["package"]:
@@ -61,7 +60,7 @@ def main(groups: set[str]) -> None:
 def install(folder: Path, wanted: str, name: str, *options: str) -> None:
     """Let pip install the requirements `wanted` into the environment at `folder`, unless it did before.
 
-    `name` is what they are called there. Ends the program with a line when that fails.
+    `name` is what they are called there. Ends the program with one line if that fails.
     """
     digest = hashlib.sha256(wanted.encode()).hexdigest()
     stamp = folder / f"installed-{name}"
@@ -80,7 +79,7 @@ def install(folder: Path, wanted: str, name: str, *options: str) -> None:
 def make_environment(folder: Path) -> None:
     """Make an environment with pip in it, unless it is there: whole, or as Poetry makes it, without pip."""
     line = f"environment: {folder.name}, Python {platform.python_version()}"
-    unfinished = folder / "unfinished"  # what an interrupted set-up leaves is not gone on with
+    unfinished = folder / "unfinished"  # an interrupted set-up is started over
     show(f"{line} …")
     if unfinished.exists() or not (folder / "bin" / "python").exists():
         if folder.exists():
@@ -141,9 +140,9 @@ def install_packages(folder: Path, wanted: str, *options: str) -> None:
 
 
 def telling(lines: list[str]) -> list[str]:
-    """Those of pip's lines that tell why it failed."""
+    """Pip's lines that say why it failed."""
     *retries, _ = ["", *(line for line in lines if line.startswith("WARNING: Retrying"))]
-    # What else a file's hash might have been is a line for each file of that release.
+    # Pip prints a line with the expected hash of each file of that release.
     dull = re.compile(r"Ignoring |Looking in |\s*Expected +or |\s*$")
     return [line for line in lines if not dull.match(line) and line not in retries]
 
@@ -162,14 +161,14 @@ def show(line: str, *, done: bool = False) -> None:
 
 
 def run(folder: Path, *arguments: str) -> tuple[bool, str]:
-    """Whether the environment's Python ran with success, and what it said."""
+    """Whether the environment's Python succeeded, and its output."""
     with start(folder, *arguments) as process:
         said, _ = process.communicate()
     return process.returncode == 0, said
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The environment's Python, with all that it says on one pipe."""
+    """The environment's Python, with all output on one pipe."""
     return subprocess.Popen(
         [str(folder / "bin" / "python"), *arguments],
         env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},

@@ -25,7 +25,7 @@ from imagebus.broker.processes import Child, descendants, kill_child, start_chil
 
 SECONDS = 60.0  # until it answers
 LOOK = 0.05  # seconds between two tries to connect
-# gcloud is to ask nothing, nobody and no metadata server, and to write nothing outside of its folder.
+# gcloud is to prompt for nothing, contact no server, and write nothing outside of its folder.
 QUIET = {
     "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
     "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false",
@@ -81,7 +81,7 @@ class PubSubEmulator:
         return self
 
     def processes(self) -> list[int]:
-        """Process ids of gcloud, of Java and of what else it is made of, oldest first."""
+        """Process ids of gcloud, Java and its other processes, oldest first."""
         return [self._child.pid, *descendants(self._child.pid)] if self._child else []
 
     def pause(self) -> None:
@@ -89,7 +89,7 @@ class PubSubEmulator:
         self._signal_java(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self._signal_java(signal.SIGCONT)
 
     def kill(self) -> None:
@@ -125,7 +125,7 @@ class PubSubEmulator:
         assert self._folder is not None
         deadline = time.monotonic() + SECONDS
         while not _listens(self.port):
-            # One that has just ended tells more than one that was waited for in vain.
+            # One that has just ended explains more than a time-out.
             ended = self._child.poll() is not None
             said = (self._folder / "log").read_text(errors="replace")
             assert not ended, f"the Pub/Sub emulator ended: {said}"
@@ -146,7 +146,7 @@ class PubSubEmulator:
 
 
 def write_account(path: Path, project: str) -> None:
-    """Write the JSON of a service account that exists nowhere: for the emulator, which asks for no login."""
+    """Write the JSON of a service account that exists nowhere: for the emulator, which needs no login."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     account = {

@@ -1,4 +1,4 @@
-"""What was measured, in files beside the networks: `NAME.json` by a training, `speed.json` by `training.speed`."""
+"""Measured figures, in files beside the networks: `NAME.json` by a training, `speed.json` by `training.speed`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def call_of(size: str, recipe: str, epochs: int | None, *, own: bool) -> str:
 
 
 def hint_at_long(size: str) -> str:
-    """What the long recipe would give, to those who trained by the short one."""
+    """A hint, after the short recipe, at the accuracy of the long one."""
     hint = f'fit(recipe="long") trains {read_recipe(size, "long").epochs} epochs'
     shipped = Facts.read(MODELS, file_name(size))
     if shipped and shipped.report and "long" in shipped.report.call and shipped.accuracy:

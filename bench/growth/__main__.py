@@ -53,7 +53,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a case cost: of all repliers together, but the memory is that of the largest."""
+    """The cost of a case: of all repliers together, but the memory is that of the largest."""
 
     images_per_s: float
     cpu_ms_per_1000: float
@@ -75,7 +75,7 @@ def series(images: int, longest: int) -> dict[str, list[Case]]:
 
 
 def measure(bootstrap: str, config: Path, case: Case, name: str) -> Cost:
-    """Let the repliers answer the backlog, from when they may to when the broker has the last reply."""
+    """Let the repliers answer the backlog, from their release until the broker has the last reply."""
     requests, replies = f"{name}-requests", f"{name}-replies"
     topics = (requests, replies, f"{requests}.dlt")
     connect("kafka", config, topics=topics, partitions=case.partitions).close()
@@ -132,7 +132,7 @@ def measure_requestors(config: Path, count: int, packages: int, own: bool) -> li
 
 
 def wait_until_shared(programs: list[Program], case: Case) -> None:
-    """Until each has been told of some partitions, and of no more than its share."""
+    """Wait until each has partitions, and no more than its share."""
     share = -(-case.partitions // case.repliers)
     for program in programs:
         count = 0
@@ -174,7 +174,7 @@ def main() -> int:
     parser.add_argument("--only", type=some_of(SERIES), default=SERIES, metavar="A,B,...")
     args = parser.parse_args()
     cli.configure_logging(verbose=False)
-    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # topics are no news here
+    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # not its lines about created topics
     broker = EmbeddedBroker()
     stop_on_signals(broker)
     with broker, tempfile.TemporaryDirectory(prefix="imagebus-bench-") as folder:

@@ -24,7 +24,7 @@ GROWS = {
     "Requestors": "requestors",
 }
 SPEED, COST = "images/s", ("CPU ms / 1,000", "their CPU ms / 1,000")
-KIND = "read"  # the column that tells two lines of one section apart
+KIND = "read"  # the column that distinguishes two lines of one section
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Many requestors in one process, each with a connection of its own: what they cost together.
+"""Many requestors in one process, each with a connection of its own, and their cost together.
 
     python -m bench.growth.requestors CONFIG REQUESTS REPLIES COUNT PACKAGES [own]
 
-Together they have `IN_FLIGHT` packages under way. With `own`, each asks for its replies in one partition.
+Together they have `IN_FLIGHT` packages in flight. With `own`, each gets its replies in one partition.
 """
 
 from __future__ import annotations

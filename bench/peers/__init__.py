@@ -1,8 +1,8 @@
-"""`make bench-peers`: this project's replier beside what else serves a model over Kafka from Python.
+"""`make bench-peers`: this project's replier beside other ways to serve a model over Kafka from Python.
 
-__main__.py     options, what is printed
-rounds.py       who is measured, and what a round measures of each
-open_loop.py    the load: packages leave when the clock says
+__main__.py     the command line
+rounds.py       the contenders, and the figures of a round
+open_loop.py    the load: packages leave at scheduled times
 report.py       the table, and the targets that the replier meets or misses
 environment.py  the peers' own environment, from requirements.txt
 faststream_app.py  faststream_single_app.py  quix_app.py    the peers, each as its documentation shows

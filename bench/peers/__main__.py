@@ -3,9 +3,9 @@
     python -m bench.peers [--rounds 3] [--packages 20000] [--only replier,quix] [--json FILE]
     python -m bench.peers --network tiny
 
-The same broker, packages, checks and model for all. `--network` names another than `--model`: the yardstick
-`two-convolutions`, or the fastest that is shipped, `tiny`, under which the bus and the code around the model
-are what is measured. The peers get an environment of their own, `.venv-peers`, made on the first run.
+The same broker, packages, checks and model for all. `--network` replaces `--model`: the yardstick
+`two-convolutions`, or the fastest shipped network, `tiny`, with which the bus and the code around the model
+are measured. The peers get an environment of their own, `.venv-peers`, made on the first run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.run import measure, options, write_json
 from imagebus import cli
 
 NETWORKS = ("two-convolutions", "tiny")
-BUILD_LIMIT = 120.0  # seconds; TensorFlow's import on a busy machine is most of it
+BUILD_LIMIT = 120.0  # seconds; most of it TensorFlow's import on a busy machine
 
 
 def main() -> int:

@@ -2,8 +2,8 @@
 
 It follows "Serving models through Kafka", "Adaptive Batching" and "MLServer Settings" of
 https://docs.seldon.ai/mlserver . Its requests are the Open Inference Protocol's JSON, whose least costly
-way to carry pixels is base64. It has no consumer group: it reads what comes after it is there, and says
-nothing when that is. So it is asked until it answers.
+way to carry pixels is base64. It has no consumer group: it reads only requests sent after it is ready, and
+does not report when that is. So it gets requests until it answers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from imagebus.wire.pixels import Images
 
 MODEL = "fashion"
 READY_LIMIT = 60.0  # seconds
-ASK = 0.25  # seconds for the answers to one question for each partition, before they are asked again
-BATCH = {"max_batch_size": 100, "max_batch_time": 0.001}  # packages, seconds: what it serves fastest with
+ASK = 0.25  # seconds for the answers to one request per partition, before they are re-sent
+BATCH = {"max_batch_size": 100, "max_batch_time": 0.001}  # packages, seconds: its fastest
 QUIET = {"version": 1, "loggers": {"mlserver": {"level": "WARNING"}, "mlserver.kafka": {"level": "WARNING"}}}
 
 
@@ -40,7 +40,7 @@ def arguments(ground: Ground, requests: str, replies: str, _group: str) -> Seque
         "http_port": free_port(),
         "grpc_port": free_port(),
         "metrics_endpoint": None,
-        "parallel_workers": 0,  # in its own process: for one small model faster than beside it
+        "parallel_workers": 0,  # in its own process: for one small model faster than in another
         "logging_settings": QUIET,
         "kafka_enabled": True,
         "kafka_servers": ground.bootstrap,
@@ -75,7 +75,7 @@ def encode_request(images: Images, topic: str, *, id: str) -> Message:
 
 
 def wait_until_ready(program: Program, ground: Ground, requests: str, replies: str) -> float:
-    """Ask for each partition of `requests` until all answers come; when the last of them was seen."""
+    """Send requests to each partition of `requests` until all are answered; returns the time of the last answer."""
     producer = Producer({"bootstrap.servers": ground.bootstrap, "linger.ms": 0})
     partitions = producer.list_topics(requests, timeout=10).topics[requests].partitions
     deadline = time.monotonic() + READY_LIMIT

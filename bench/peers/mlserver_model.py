@@ -1,7 +1,7 @@
 """The model as MLServer loads it: a custom inference runtime, named in `model-settings.json`.
 
-It follows the page "Custom Inference Runtimes" of https://docs.seldon.ai/mlserver ; how the server is set
-up stands in `mlserver.py`.
+It follows the page "Custom Inference Runtimes" of https://docs.seldon.ai/mlserver ; `mlserver.py`
+has the server's settings.
 """
 
 from __future__ import annotations

@@ -1,16 +1,14 @@
-"""Load that does not wait for its answers: packages leave when the clock says, whoever keeps up or not.
+"""Open-loop load: packages leave at scheduled times, whether or not the server keeps up.
 
     python -m bench.peers.open_loop BOOTSTRAP REQUESTS REPLIES FORMAT RATE SECONDS
     python -m bench.peers.open_loop BOOTSTRAP REQUESTS REPLIES FORMAT alone COUNT
 
-The moments are fixed beforehand, as of callers that know nothing of each other (a Poisson process), and
-the latency of a package is counted from its moment, not from when it was really sent: while a server
-stands still, the packages that would have been sent are late as well. With `alone`, the next package
-leaves when the last one was answered.
+Send times come from a Poisson process, as of independent callers, and latency counts from the scheduled
+time, not from the actual one: a server that stalls is charged for the packages that wait. With `alone`, the
+next package leaves when the last one was answered.
 
-It is a process of its own on plain confluent-kafka, so that nothing of what is measured is in its way.
-`late_p99_ms` tells how far behind its own schedule it sent, `cores` how much CPU time it took a second:
-what it adds to the latencies by itself.
+It is a process of its own on plain confluent-kafka, apart from the measured ones. `late_p99_ms` says how far
+behind its schedule it sent, `cores` how much CPU time it took a second: its own share of the latencies.
 """
 
 from __future__ import annotations
@@ -39,13 +37,13 @@ Seconds = npt.NDArray[np.float64]
 FORMATS: dict[str, Encode] = {"raw": encode_request, "v2": encode_v2_request}
 SEED = 2017
 WARM_UP = 50  # packages sent one after the other, before those that count; without, the first wait for 0.8 s
-PATIENCE = 15.0  # seconds without an answer after which the rest is lost; a killed server is back in 10
+PATIENCE = 15.0  # seconds without an answer until the rest counts as lost; a killed server is back in 10
 ALONE_SECONDS = 10.0  # for packages sent alone; a slow server answers fewer of them
-SHORT = 0.0005  # seconds; no thread waits longer for another (5 ms unless told otherwise)
+SHORT = 0.0005  # seconds; no thread waits longer for another (the default is 5 ms)
 
 
 def schedule(rate: float, seconds: float) -> Seconds:
-    """When packages leave, in seconds from the start: `rate` a second on average, the same each time."""
+    """The send times, in seconds from the start: `rate` a second on average, the same each time."""
     pauses = np.random.default_rng(SEED).exponential(1 / rate, math.ceil(rate * seconds))
     moments: Seconds = np.cumsum(pauses)
     return moments
@@ -53,14 +51,14 @@ def schedule(rate: float, seconds: float) -> Seconds:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of the packages; NaN is the arrival of an answer that never came. Times in seconds."""
+    """The fate of the packages; NaN is the arrival of an answer that never came. Times in seconds."""
 
     intended: Seconds
     sent: Seconds
     arrived: Seconds
 
     def figures(self) -> dict[str, float]:
-        """Percentiles in milliseconds. Who never got an answer has waited for one until the end."""
+        """Percentiles in milliseconds. A package without an answer has waited until the end."""
         lost = np.isnan(self.arrived)
         end = np.nanmax(self.arrived) if not lost.all() else self.sent.max()
         latencies = np.where(lost, max(end, self.sent.max()), self.arrived) - self.intended
@@ -81,7 +79,7 @@ class Caller:
     def __init__(self, bootstrap: str, requests: str, replies: str, encode: Encode) -> None:
         images = load_images().images
         starts = range(0, len(images) - PACKAGE + 1, PACKAGE)
-        # Encoded once: what is left to do for each is its own id, the first header of all formats.
+        # Encoded once: each then gets only its own id, the first header of all formats.
         self._packages = [encode(images[i : i + PACKAGE], requests, id="0") for i in starts]
         self._requests = requests
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "max.in.flight": 1})
@@ -102,7 +100,7 @@ class Caller:
         self._producer.poll(0)
 
     def answered(self, timeout: float) -> tuple[float, list[int]]:
-        """When the next answers came, and to which packages; none after `timeout` seconds."""
+        """The time of the next answers, and their packages; none after `timeout` seconds."""
         first = self._consumer.poll(timeout)
         if first is None:
             return time.perf_counter(), []
@@ -163,7 +161,7 @@ def open_loop(caller: Caller, moments: Seconds) -> Measured:
 def main(bootstrap: str, requests: str, replies: str, form: str, rate: str, amount: str) -> None:
     sys.setswitchinterval(SHORT)
     caller = Caller(bootstrap, requests, replies, FORMATS[form])
-    gc.disable()  # nothing here goes in circles, and a collection would be a pause
+    gc.disable()  # no reference cycles here, and a collection would be a pause
     alone(caller, range(WARM_UP))
     print("sending:", file=sys.stderr, flush=True)
     cpu, started = time.process_time(), time.perf_counter()

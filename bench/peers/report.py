@@ -1,4 +1,4 @@
-"""The table of `make bench-peers`, and how the replier stands to what is wanted of it."""
+"""The table of `make bench-peers`, and the replier's targets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KILLED = "killed: lost, repeated"
 
 @dataclass(frozen=True)
 class Target:
-    """What is wanted of a figure of the replier: at most, or at least, so much."""
+    """A target for a figure of the replier: an upper or a lower limit."""
 
     text: str
     wanted: float
@@ -131,7 +131,7 @@ OF_A_TINY_NETWORK = (
 
 
 def render(rounds: Rounds, *, tiny: bool) -> str:
-    """The table, and a line for each target; `tiny` says that the network is, of which more is wanted."""
+    """The table, and a line for each target; `tiny` is for the network `tiny`, which has higher ones."""
     rows = [
         [title, *(cell([rounds[name]], figure, form) for _, figure, form in COLUMNS), counts(rounds[name])]
         for name, title in TITLES.items()
@@ -153,7 +153,7 @@ def targets(rounds: Rounds, *, tiny: bool) -> list[str]:
 
 
 def notes(rounds: Rounds) -> list[str]:
-    """How much of the latencies is the measuring's own."""
+    """The measurement's own share of the latencies."""
     lines = []
     if echo := rounds.get("echo"):
         p50, p99, late = (

@@ -1,9 +1,9 @@
-"""What a round of `make bench-peers` measures of each server: a backlog, callers of three kinds, a kill.
+"""A round of `make bench-peers` for each server: a backlog, three kinds of load, a kill.
 
 Beside the figures of `bench/contenders.py`: `p50_ms` and `p99_ms` of one package at a time, the same with
-`half_` and `most_` before them at half and at 90% of what the server made of the backlog in the same
-round, and `killed_lost` and `killed_repeated` of the `killed_packages` that came, at half load, while the
-server was killed and started again.
+`half_` and `most_` before them at half and at 90% of the rate that the server reached on the backlog of the
+same round, and `killed_lost` and `killed_repeated` of the `killed_packages` sent, at half load, while the
+server was killed and restarted.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from bench.peers.environment import PYTHON
 from bench.program import Program
 from bench.replies import Topic, check
 
-HALF, MOST = 0.5, 0.9  # of the packages a second that a server made of the backlog
+HALF, MOST = 0.5, 0.9  # of the rate that a server reached on the backlog
 KILL_AFTER = 0.4  # of a load's time: then the server is killed
 CALLS_LIMIT = 90.0  # seconds for all answers; an overloaded server needs several times its load's time
 ECHO_LIMIT = 60.0  # seconds
-ECHO_RATE = 4000.0  # packages a second: 90% of what two convolutions leave to ask for on two cores
+ECHO_RATE = 4000.0  # packages a second: 90% of the highest rate with two convolutions on two cores
 
 PEERS = {
     peer.name: peer
@@ -65,7 +65,7 @@ def server(which: Server, ground: Ground, round_number: int) -> Figures:
 
 
 def echo(ground: Ground, round_number: int) -> Figures:
-    """The bus and the load generator without a model: what of the figures is theirs."""
+    """The bus and the load generator without a model: their share of the figures."""
     which = SERVERS["echo"]
     served = serve_backlog(which, ground, f"echo-{round_number}", ECHO_LIMIT)
     measured = calls(which, ground, f"echo-{round_number}-calls", {"check": ECHO_RATE})
@@ -102,7 +102,7 @@ def calls(which: Server, ground: Ground, name: str, loads: dict[str, float] | No
 def call(
     which: Server, ground: Ground, requests: str, replies: str, rate: float | str, amount: float
 ) -> Figures:
-    """What one run of the load generator measured."""
+    """The figures of one run of the load generator."""
     with caller(which, ground, requests, replies, rate, amount) as program:
         figures: Figures = json.loads(program.wait_for("done:", CALLS_LIMIT)[1])
     return figures
@@ -116,7 +116,7 @@ def caller(
 
 
 def killed(which: Server, ground: Ground, name: str, rate: float) -> Figures:
-    """Kill the server (-9) while packages come, start it again, and look for the answers to all of them."""
+    """Kill the server (-9) while packages come, restart it, and look for the answers to all of them."""
     requests, replies = f"{name}-requests", f"{name}-replies"
     open_topics(ground, requests, f"{requests}.dlt", replies)
     with Topic(ground.bootstrap, replies) as topic:
@@ -129,7 +129,7 @@ def killed(which: Server, ground: Ground, name: str, rate: float) -> Figures:
                 program.kill()
                 with which.start(ground, requests, replies, group=name):
                     sent = json.loads(load.wait_for("done:", CALLS_LIMIT)[1])["packages"]
-        outcome = check(topic.read(), ground.is_right)
+        outcome = check(topic.read(), ground.is_correct)
     return {
         "killed_packages": sent,
         "killed_lost": sent - outcome.distinct,

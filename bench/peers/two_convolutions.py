@@ -2,8 +2,8 @@
 
     python -m bench.peers.two_convolutions FOLDER
 
-Built and trained anew from a fixed seed; a little, on the shipped sample: random weights find all labels of an
-image about as likely, and then no reply can be told from a wrong one.
+Built and trained anew from a fixed seed, briefly, on the shipped sample: with random weights all labels of an
+image are about as likely, so a wrong reply could not be recognised.
 """
 
 from __future__ import annotations

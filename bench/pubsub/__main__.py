@@ -2,7 +2,7 @@
 
     python -m bench.pubsub [--rounds 3] [--packages 20000] [--singles 300]
 
-The same packages, model and machine for all; one is running at a time, and its bus beside it, which is warm.
+The same packages, model and machine for all; one runs at a time, beside its warm bus.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tools.pubsub_emulator import PubSubEmulator, write_account
 log = logging.getLogger("bench")
 
 METRICS_PORT = 9464
-WARM_UPS = 3  # backlogs that nobody counts
+WARM_UPS = 3  # backlogs that do not count
 QUIET_SECONDS = 2.0  # without another reply: that was the last
 _COUNT = re.compile(r"^imagebus_requests_total ([0-9.e+]+)$", re.M)
 
@@ -94,7 +94,7 @@ def backlog(program: str, cloud: Cloud, number: int) -> Figures:
     found = cloud.read(replies)
     ids = {message.header("correlation_id") for message in found}
     last = max(message.position.timestamp for message in found if message.position) / 1000
-    wrong = sum(not is_right(cloud.ground, message) for message in found) if program == "replier.py" else 0
+    wrong = sum(not is_correct(cloud.ground, message) for message in found) if program == "replier.py" else 0
     return {
         "images_per_s": len(ids) * PACKAGE / (last - ready_at),
         "resident_mb": resident,
@@ -124,10 +124,10 @@ def answered(running: Program, program: str) -> int:
     return int(float(found[1])) if found else 0
 
 
-def is_right(ground: Ground, message: Message) -> bool:
+def is_correct(ground: Ground, message: Message) -> bool:
     predictions = orjson.loads(message.value).get("predictions", [])
     number = int(message.header("correlation_id") or -1)
-    return ground.is_right(number, [each["label"] for each in predictions])
+    return ground.is_correct(number, [each["label"] for each in predictions])
 
 
 def alone(program: str, cloud: Cloud, number: int) -> Figures:
@@ -193,7 +193,7 @@ def main() -> int:
     parser.add_argument("--singles", type=cli.positive, default=300, metavar="N", help="one at a time")
     args = parser.parse_args()
     cli.configure_logging(verbose=False)
-    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # topics are no news here
+    logging.getLogger("imagebus.transports").setLevel(logging.WARNING)  # not its lines about created topics
     broker = EmbeddedBroker(config={"log.message.timestamp.type": "LogAppendTime"})
     stop_on_signals(broker)
     log.info("starting Apache Kafka and the Pub/Sub emulator")

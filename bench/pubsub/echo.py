@@ -1,4 +1,4 @@
-"""What the emulator can do at all: every request gets the same answer, and no model is asked.
+"""What the emulator can do at all: every request gets the same answer, without a model.
 
     python -m bench.pubsub.echo GOOGLE_JSON REQUESTS REPLIES
 

@@ -1,10 +1,10 @@
-"""What a careful person writes in an afternoon: batches, confirmed replies, offsets after them. The bar.
+"""The baseline, written by a careful person in an afternoon: batches, confirmed replies, offsets after them.
 
     python -m bench.references.careful_loop BOOTSTRAP REQUESTS REPLIES GROUP MODEL
 
-As safe as the replier against a kill: a batch's offsets are committed when the broker has confirmed its
-replies. That happens beside the model, one batch deep. Nothing else is done: no request is checked, no
-broken one answered, no failure of a broker survived, no topic made, nothing measured or told.
+As safe as the replier against a kill: a batch's offsets are committed once the broker has confirmed its replies,
+while the model works on the next batch. It does nothing else: it checks no request, answers no broken one,
+survives no failure of a broker, creates no topic, measures and logs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def delivered(error: KafkaError | None, _: Message) -> None:
 
 def main(bootstrap: str, requests: str, replies: str, group: str, path: str) -> None:
     model = OnnxModel(path)
-    # Nothing waits for company, and what comes while a send is under way goes with the next.
+    # No message waits for others, and those that come during a send go together in the next.
     producer = Producer(
         {"bootstrap.servers": bootstrap, "linger.ms": 0, "max.in.flight": 1, "on_delivery": delivered}
     )
@@ -57,7 +57,7 @@ def main(bootstrap: str, requests: str, replies: str, group: str, path: str) -> 
             batch = [message for message in batch if not message.error()]
             answers = model.predict([message.value() or b"" for message in batch]) if batch else []
             if settled:
-                settled.result()  # raises what went wrong
+                settled.result()  # raises its error
             for message, predictions in zip(batch, answers, strict=True):
                 key = message.key() or b""
                 producer.produce(replies, encode_reply(key.decode(), predictions), key)

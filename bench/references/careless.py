@@ -1,9 +1,9 @@
-"""The replier without its guarantee: replies are sent and offsets committed in the background, unwaited for.
+"""The replier without its guarantee: it sends replies and commits offsets in the background, without waiting.
 
     python -m bench.references.careless -f kafka.config -t1 requests -t2 replies ...
 
-The same loop, model and checks as `replier.py`; only `commit` returns at once. What its guarantee costs
-is the difference.
+The same loop, model and checks as `replier.py`; only `commit` returns at once. The difference is the
+cost of the guarantee.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from imagebus.wire.message import Message
 
 
 class Careless(AtLeastOnce):
-    """Loses what is on its way when the process is killed."""
+    """Loses unconfirmed messages when the process is killed."""
 
     def begin(
         self,

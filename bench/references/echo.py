@@ -1,9 +1,9 @@
-"""What the bus alone costs: every request gets the same answer, and no model is asked.
+"""The cost of the bus alone: every request gets the same answer, without a model.
 
     python -m bench.references.echo BOOTSTRAP REQUESTS REPLIES [GROUP]
 
-The least that can answer over Kafka: nothing is checked, confirmed or committed. The reply is a valid
-one of five predictions, so that the same client can wait for it.
+The least that can answer over Kafka: nothing is checked, confirmed or committed. The reply is valid, with
+five predictions, so that the same client can wait for it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ REPLY = (
 
 
 def main(bootstrap: str, requests: str, replies: str, group: str = "echo", *_: str) -> None:
-    # librdkafka holds a lone message back for 5 ms unless told otherwise; the replier tells it too. With one
-    # request on its way at a time, what comes meanwhile goes together: 326,000 images a second, not 116,000.
+    # By default, librdkafka holds a lone message back for 5 ms; the replier sets 0 too. With one request in
+    # flight, messages that come meanwhile go together: 326,000 images a second, not 116,000.
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "max.in.flight": 1})
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"})
     consumer.subscribe([requests], on_assign=lambda *_: print("ready:", file=sys.stderr, flush=True))

@@ -1,8 +1,8 @@
-"""The loop as most people write it: poll one, Keras `predict`, produce, flush.
+"""The loop that most people write: poll one, Keras `predict`, produce, flush.
 
     python -m bench.references.keras_loop BOOTSTRAP REQUESTS REPLIES GROUP MODEL
 
-Where people differ it takes the quicker way: offsets are committed by librdkafka in the background,
+Where people differ, it takes the faster way: offsets are committed by librdkafka in the background,
 and the model is warm before it starts. It serves until it is killed.
 """
 

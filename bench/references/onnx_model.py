@@ -20,15 +20,15 @@ import orjson
 
 Packages = Sequence[bytes]  # each is uint8 pixels, row-major, (N, 28, 28)
 IMAGE = 28 * 28  # bytes
-SHARED = 64  # images, from which on a batch is shared by the cores
+SHARED = 64  # images: from this size on, the cores share a batch
 Prediction = tuple[str, float]  # label and probability of an image
 
 
 class OnnxModel:
-    """A served model file; see `bench/peers/two_convolutions.py` for where other than the shipped one come from.
+    """A served model file, the shipped one or that of `bench/peers/two_convolutions.py`.
 
-    A large batch is shared by the cores: each runs the whole network on its part, so that none waits for
-    another before the end. ONNX Runtime's own threads gain less here, for more CPU time.
+    The cores share a large batch: each runs the whole network on its part, so that none waits for another
+    before the end. ONNX Runtime's own threads gain less here, for more CPU time.
     """
 
     def __init__(self, path: str | Path) -> None:
