@@ -549,7 +549,6 @@ def test_requests_that_retention_ate_are_counted(bus: Bus, broker: EmbeddedBroke
 
     successor = bus.replier()
 
-    print(replier)
     assert "7 requests of" in successor.wait_for("were deleted before they were answered")
     assert successor.stop() == 0
     assert "7 LOST TO RETENTION" in successor.wait_for("stopped: ")

@@ -106,3 +106,16 @@ def test_what_nobody_died_with_is_given_back_as_in_nobodys_hands() -> None:
     known.mark_answered([known.receive(0, offset) for offset in range(LIMIT * 3)], committed=True)
 
     assert known.ahead([0], given_back=True) == {0: Progress(LIMIT * 3, "")}
+
+
+def test_a_refused_claim_is_made_again_and_the_start_of_a_new_group_is_left_behind() -> None:
+    known = Partitions()
+    known.add(0, 5, None, end=9, is_new=True)
+    claim = known.unclaimed()
+
+    known.ask(claim)
+    known.confirm(0, claim[0], remembered=False)
+
+    assert known.unclaimed() == claim == {0: Progress(5, begun(1))}
+    # What retention deletes from there on would not be counted otherwise.
+    assert known.ahead([0], given_back=True) == {0: Progress(5, "")}

@@ -94,9 +94,11 @@ class Ledger:
 
     # --- partitions come and go ----------------------------------------------------------------
 
-    def add(self, number: int, committed: int | None, metadata: str | None, end: int) -> None:
+    def add(
+        self, number: int, committed: int | None, metadata: str | None, end: int, *, is_new: bool = False
+    ) -> None:
         """A partition was assigned: see `Partitions.add`. Without the lock, as `lost`."""
-        self._partitions.add(number, committed, metadata, end)
+        self._partitions.add(number, committed, metadata, end, is_new=is_new)
 
     def knows(self, number: int) -> bool:
         """Whether this partition is ours."""

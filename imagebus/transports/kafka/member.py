@@ -100,13 +100,14 @@ class KafkaMember(Member):
                 if each.error is not None:
                     raise KafkaException(each.error)
                 committed = each.offset if each.offset >= 0 else None
+                is_new = committed is None
                 low, high = consumer.get_watermark_offsets(each, timeout=QUERY_SECONDS)
                 if committed is not None and committed < low:
                     self._count_lost(each.partition, low - committed)
                     committed = low
-                if committed is None:  # a new group
+                if committed is None:
                     committed = high if self._starts_at_the_end() else low
-                self._ledger.add(each.partition, committed, each.metadata, end=high)
+                self._ledger.add(each.partition, committed, each.metadata, end=high, is_new=is_new)
         except KafkaException as error:
             # The brokers are busy: librdkafka fetches the offsets itself.
             log.warning("the committed offsets are not known yet: %s", error.args[0].str())

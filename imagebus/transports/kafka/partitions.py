@@ -83,10 +83,12 @@ class Partitions:
     by_number: dict[int, Partition] = field(default_factory=dict)
     _assignments: int = 0
 
-    def add(self, number: int, committed: int | None, metadata: str | None, end: int) -> None:
-        """A partition was assigned, to be read from `committed` on; None if that is unknown.
+    def add(
+        self, number: int, committed: int | None, metadata: str | None, end: int, *, is_new: bool = False
+    ) -> None:
+        """A partition was assigned, to be read from `committed` on; None if that could not be determined.
 
-        `end` is the offset after the last record it has now.
+        `end` is the offset after the last record it has now. `is_new`: the group has committed nothing there yet.
         """
         self._assignments += 1
         partition = Partition(self._assignments, position=committed, answered=committed)
@@ -94,7 +96,8 @@ class Partitions:
         if committed is not None:
             # Another program's metadata says nothing about the work.
             known = metadata if metadata and deaths else NOT_BEGUN
-            partition.remembered = partition.asked = Progress(committed, known)
+            partition.asked = Progress(committed, known)
+            partition.remembered = None if is_new else partition.asked
         if committed is not None and deaths:
             partition.suspects, partition.deaths = range(committed, max(committed, end)), deaths
         self.by_number[number] = partition
@@ -109,9 +112,10 @@ class Partitions:
     def unclaimed(self) -> dict[int, Progress]:
         """The partitions without an owner in the group's commits, and what to commit for them."""
         return {
-            number: Progress(partition.asked.offset, begun(1))
+            number: Progress(partition.answered, begun(1))
             for number, partition in list(self.by_number.items())
-            if partition.asked is not None and partition.asked.metadata == NOT_BEGUN
+            if partition.answered is not None
+            and (partition.asked is None or partition.asked.metadata == NOT_BEGUN)
         }
 
     def ahead(self, numbers: Iterable[int], *, given_back: bool) -> dict[int, Progress]:
@@ -124,7 +128,7 @@ class Partitions:
             asked = partition.asked
             if given_back:
                 left = Progress(partition.answered, self._left_behind(partition, partition.answered))
-                if asked != left:
+                if asked != left or partition.remembered is None:
                     ahead[number] = left
             elif asked is None or asked.offset != partition.answered:
                 ahead[number] = Progress(partition.answered, begun(1))
@@ -185,7 +189,7 @@ class Partitions:
         partition = self.by_number.get(number)
         if partition is not None and partition.answered is None:
             partition.answered = offset
-            partition.remembered = partition.asked = Progress(offset, NOT_BEGUN)
+            partition.asked = Progress(offset, NOT_BEGUN)
 
     def is_ours(self, receipt: Receipt) -> bool:
         """Whether the partition has been ours since the message was received."""
