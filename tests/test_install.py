@@ -77,6 +77,7 @@ def test_a_file_that_is_not_the_locked_one_is_refused(checkout: Checkout) -> Non
     assert done.stderr.endswith(f"all that it said is in {checkout.folder / '.venv' / 'pip.log'}\n")
 
 
+@pytest.mark.full
 def test_without_a_network_pips_own_reason_is_shown(checkout: Checkout) -> None:
     index = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
 
@@ -88,6 +89,7 @@ def test_without_a_network_pips_own_reason_is_shown(checkout: Checkout) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_half_an_environment_is_made_anew(checkout: Checkout) -> None:
     checkout.install()
     environment = checkout.folder / ".venv"

@@ -197,6 +197,7 @@ def test_an_epoch_continues_from_the_last_weights_and_not_from_the_averaged_ones
         np.testing.assert_array_equal(weights, kept)
 
 
+@pytest.mark.full
 def test_an_epoch_on_jax_is_the_epoch_of_kerass_fit() -> None:
     done = run_on_jax("""
 import keras

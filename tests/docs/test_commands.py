@@ -284,6 +284,7 @@ def test_the_heart_of_the_replier_works_as_printed() -> None:
 
 
 # Keras makes arrays of TensorFlow's variables, which do not know NumPy 2's way of it yet.
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_the_training_session_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = np.load(ROOT / "imagebus" / "data" / "fashion-mnist-1000.npz")

@@ -31,8 +31,8 @@ def shorter(fault: Callable[..., None], **less: float) -> Callable[[Scene], None
         (shorter(faults.repliers_killed_at_every_point, kills=8), ()),
         (shorter(faults.repliers_killed_at_every_point, kills=6), EXACTLY_ONCE),
         pytest.param(shorter(faults.rebalance_storm, seconds=20), (), marks=pytest.mark.full),
-        pytest.param(faults.replier_frozen_beyond_its_session, (), marks=pytest.mark.full),
-        (shorter(faults.brokers_killed_in_turn, nodes=2), ()),
+        (faults.replier_frozen_beyond_its_session, ()),
+        pytest.param(shorter(faults.brokers_killed_in_turn, nodes=2), (), marks=pytest.mark.full),
     ],
 )
 def test_the_promise_is_kept(rig: Rig, fault: Callable[[Scene], None], options: tuple[str, ...]) -> None:
