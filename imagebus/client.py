@@ -90,6 +90,7 @@ class Client:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: TransportError | None = None
+        self._closed: TransportError | None = None  # what `close` left open was failed with this
         self._next_look = 0.0  # time.monotonic(), for overdue requests
         self._inbox = bus.inbox(replies)
         self._reader = threading.Thread(target=self._read, name="imagebus-replies", daemon=True)
@@ -220,7 +221,7 @@ class Client:
 
         return Stream(
             send,
-            lambda: self._failure,
+            lambda: self._failure or self._closed,
             packages,
             interval=interval,
             at_most=at_most,
@@ -244,7 +245,8 @@ class Client:
             self._closing.set()
         if threading.current_thread() is not self._reader:  # it calls the futures' callbacks
             self._reader.join()
-        self._fail_all(TransportError("the client was closed before an answer came"))
+        self._closed = self._closed or TransportError("the client was closed before an answer came")
+        self._fail_all(self._closed)
         self._bus.close()
 
     def __enter__(self) -> Client:

@@ -30,7 +30,7 @@ class Outcome:
 class _End:
     """Nothing more is sent: there are no more packages, or `error` came in their place."""
 
-    def __init__(self, error: Exception | None = None, *, at_once: bool = False) -> None:
+    def __init__(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
         self.error = error
         self.at_once = at_once  # raise it before the outcomes of what is open: they may never come
 
@@ -39,7 +39,8 @@ class Stream(Iterator[Outcome]):
     """The outcomes of many packages, in the order in which they become known. `Client.stream` makes it.
 
     Packages are read and sent on a thread of their own, from the first `next` on. So a slow source, such as a camera,
-    holds up no outcome, and a slow reader of outcomes holds up no sending.
+    holds up no outcome, and a slow reader of outcomes holds up no sending. That thread ends with the iteration: after
+    the last outcome, with `stop`, or when nobody has the stream any more, as after a `break`.
     """
 
     def __init__(
@@ -53,58 +54,55 @@ class Stream(Iterator[Outcome]):
         state: OpenPackages | None,
         on_silence: Callable[[], object],
     ) -> None:
-        self.sent = 0  # packages
-        self._done = 0  # of those, with an outcome that was handed out and is done with
-        self._submit = submit
+        self._sender = _Sender(submit, packages, interval=interval, at_most=at_most, state=state)
         self._failure = failure
-        self._packages = packages
-        self._interval = interval
-        self._at_most = at_most
         self._state = state
         self._on_silence = on_silence
-        self._events: queue.SimpleQueue[Outcome | _End | None] = queue.SimpleQueue()  # None: stop
-        # Wakes the sending thread. A queue, since a signal handler may put into it.
-        self._go_on: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._is_full = False
-        self._stopped = False
-        self._sending = threading.Lock()
-        self._outcomes = self._hand_out()
+        self._last: Outcome | None = None  # handed out, and perhaps not done with
+        self._end: _End | None = None
+        self._ended = False
+
+    @property
+    def sent(self) -> int:
+        """How many packages were sent."""
+        return self._sender.sent
 
     @property
     def open(self) -> int:
-        """How many packages were sent and have no such outcome yet."""
-        return self.sent - self._done
-
-    def __next__(self) -> Outcome:
-        return next(self._outcomes)
+        """How many packages were sent and have no outcome that was handed out and is done with."""
+        return self._sender.open
 
     def stop(self) -> None:
-        """End the iteration after the known outcomes; the other packages stay open.
+        """End the iteration behind the outcomes that are known; the rest stays open.
 
         Safe to call from a signal handler, and from another thread.
         """
-        self._stopped = True
-        self._go_on.put(None)
-        self._events.put(None)
+        self._sender.stop()
 
-    # --- on the reader's thread ----------------------------------------------------------------
-
-    def _hand_out(self) -> Iterator[Outcome]:
-        threading.Thread(target=self._send_all, name="imagebus-stream", daemon=True).start()
+    def __next__(self) -> Outcome:
+        self._sender.start()
+        self._finish_last()
+        if self._ended:
+            raise StopIteration
         try:
-            yield from self._until_the_end()
-        finally:
-            self.stop()
-            with self._sending:  # what is just being sent is counted
-                pass
+            self._last = self._next_outcome()
+        except BaseException:
+            self._finish()
+            raise
+        if self._last is not None:
+            return self._last
+        self._finish()
+        if self._end is not None and self._end.error is not None:
+            raise self._end.error
+        raise StopIteration
 
-    def _until_the_end(self) -> Iterator[Outcome]:
-        end: _End | None = None
+    def _next_outcome(self) -> Outcome | None:
+        """The next outcome, or None where there will be none."""
         silent_since = time.monotonic()
-        reported = False  # and nothing has come since
-        while end is None or self.open:
+        reported = False
+        while self._end is None or self.open:
             try:
-                event = self._events.get(timeout=LISTEN_SECONDS)
+                event = self._sender.events.get(timeout=LISTEN_SECONDS)
             except queue.Empty:
                 now = time.monotonic()
                 if not self.open:
@@ -113,53 +111,118 @@ class Stream(Iterator[Outcome]):
                     self._on_silence()
                     reported = True
                 continue
-            if event is None:
-                break
             if isinstance(event, _End):
-                end = event
-                if end.at_once:
-                    break
-                continue
-            failure = self._failure()
-            if failure is not None and event.result is failure:
-                raise failure  # not this package's outcome: it stays open
-            yield event
+                self._end = event
+                if event.at_once:
+                    return None
+            elif event is None:
+                return None
+            else:
+                failure = self._failure()
+                if failure is not None and event.result is failure:
+                    raise failure  # it is no outcome of this package, which stays open
+                return event
+        return None
+
+    def _finish_last(self) -> None:
+        """The outcome that was handed out last is done with: the next one is requested."""
+        last, self._last = self._last, None
+        if last is not None:
             if self._state:
-                self._state.remove(event.package.id)
-            silent_since, reported = time.monotonic(), False
-            self._done += 1
-            if self._is_full:
-                self._go_on.put(None)
-        if end is not None and end.error is not None:
-            raise end.error
+                self._state.remove(last.package.id)
+            self._sender.one_is_done()
 
-    # --- on the sending thread -----------------------------------------------------------------
+    def _finish(self) -> None:
+        self._ended = True
+        self._sender.stop()
+        with self._sender.sending:  # what is just being sent is counted
+            pass
 
-    def _send_all(self) -> None:
+    def __del__(self) -> None:
+        self._sender.stop()
+
+
+class _Sender:
+    """Reads packages and sends each when due, on a thread of its own, which keeps no `Stream` alive."""
+
+    def __init__(
+        self,
+        submit: Callable[[Package], Future[Reply]],
+        packages: Iterable[Package],
+        *,
+        interval: float,
+        at_most: int,
+        state: OpenPackages | None,
+    ) -> None:
+        self.sent = 0  # packages
+        self.done = 0  # of those, with an outcome that is done with
+        self.events: queue.SimpleQueue[Outcome | _End | None] = queue.SimpleQueue()  # None: stop
+        self.sending = threading.Lock()
+        self._submit = submit
+        self._packages = packages
+        self._interval = interval
+        self._at_most = at_most
+        self._state = state
+        # Wakes the thread. A queue, since a signal handler may put into it.
+        self._go_on: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_full = False
+        self._started = False
+        self._stopped = False
+
+    @property
+    def open(self) -> int:
+        return self.sent - self.done
+
+    def start(self) -> None:
+        """Begin to send, where that was not done before."""
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._run, name="imagebus-stream", daemon=True).start()
+
+    def stop(self) -> None:
+        """Send nothing more; a signal handler may call it."""
+        self._stopped = True
+        self._go_on.put(None)
+        self.events.put(None)
+
+    def one_is_done(self) -> None:
+        """Another one may be open."""
+        self.done += 1
+        if self._is_full:
+            self._go_on.put(None)
+
+    def _run(self) -> None:
         try:
             for package in self._state.load() if self._state else []:
-                self._send(package)
-            self._events.put(_End(self._send_in_time()))
+                if not self._stopped:
+                    self._send(package)
+            self.events.put(_End(self._send_in_time()))
         except Exception as error:
-            self._events.put(_End(error, at_once=True))
+            self.events.put(_End(error, at_once=True))
 
-    def _send_in_time(self) -> Exception | None:
-        """Send each package when due, until they end; returns what their source raised, if anything."""
-        packages = iter(self._packages)
+    def _send_in_time(self) -> BaseException | None:
+        """Send each package when due, to the end of them; what their source raised, if it did."""
         next_send = time.monotonic()
+        packages = iter(self._packages)
         while True:
             try:
                 package = next(packages, None)
-            except Exception as error:
+            except BaseException as error:  # an exit is for the thread that iterates
                 return error
             if package is None or not self._wait_until(next_send):
                 return None
-            with self._sending:
+            with self.sending:
                 if self._stopped:
                     return None
                 if self._state:
                     self._state.add(package)
-                self._send(package)
+                try:
+                    self._send(package)
+                except ValueError as error:  # no images: an error of the source as well
+                    self.sent -= 1
+                    if self._state:
+                        self._state.remove(package.id)
+                    return error
             next_send += self._interval
 
     def _wait_until(self, moment: float) -> bool:
@@ -177,14 +240,14 @@ class Stream(Iterator[Outcome]):
         self.sent += 1
         try:
             reply = self._submit(package)
-        except TooLarge as error:  # the next one may fit; any other error is the bus's
-            self._events.put(Outcome(package, error))
+        except TooLarge as error:  # the next one may fit; any other error is of the bus
+            self.events.put(Outcome(package, error))
         else:
             reply.add_done_callback(partial(self._keep, package))
 
     def _keep(self, package: Package, reply: Future[Reply]) -> None:
         """Called on the client's thread, or at once."""
         try:
-            self._events.put(Outcome(package, reply.result()))
+            self.events.put(Outcome(package, reply.result()))
         except ImageBusError as error:
-            self._events.put(Outcome(package, error))
+            self.events.put(Outcome(package, error))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imagebus.client import Client
@@ -207,21 +208,36 @@ def test_a_known_outcome_does_not_wait_for_a_slow_source(
     assert numbers(outcomes) == [1, 2]
 
 
+@pytest.mark.parametrize("error", [OSError("the camera is gone"), SystemExit("the camera is gone")])
 def test_what_the_source_raises_comes_behind_the_outcomes_of_what_was_sent(
-    client: Client, answerer: Answerer, aside: ThreadPoolExecutor
+    client: Client, answerer: Answerer, aside: ThreadPoolExecutor, error: BaseException
 ) -> None:
     def broken() -> Iterator[Package]:
         yield from packages(3)
-        raise OSError("the camera is gone")
+        raise error
 
     answered = aside.submit(answer, answerer, 3)
     outcomes: list[Outcome] = []
 
-    with pytest.raises(OSError, match="the camera is gone"):
+    with pytest.raises(type(error), match="the camera is gone"):
         outcomes += client.stream(broken())  # a list keeps what came before the error
     answered.result()
 
     assert numbers(outcomes) == [1, 2, 3]
+
+
+def test_a_package_without_images_is_an_error_behind_the_outcomes_of_the_others(
+    client: Client, answerer: Answerer, aside: ThreadPoolExecutor, state: OpenPackages
+) -> None:
+    answered = aside.submit(answer, answerer, 2)
+    outcomes: list[Outcome] = []
+
+    with pytest.raises(ValueError, match="images"):
+        outcomes += client.stream([*packages(2), Package(np.zeros(3, np.uint8), number=3)], state=state)
+    answered.result()
+
+    assert numbers(outcomes) == [1, 2]
+    assert state.load() == []
 
 
 def test_a_stream_that_could_send_nothing_is_refused(client: Client) -> None:
@@ -309,6 +325,53 @@ def test_after_a_stop_nothing_more_is_sent(
 
     assert numbers([first, *rest]) == [1, 2, 3]
     assert stream.sent == 3
+
+
+def test_a_stream_that_is_stopped_before_it_began_sends_nothing(
+    client: Client, broker: MemoryBroker, state: OpenPackages
+) -> None:
+    state.add(packages(1)[0])
+    stream = client.stream(packages(3), state=state)
+
+    stream.stop()
+
+    assert list(stream) == []
+    assert broker.topics["requests"] == []
+    assert len(state.load()) == 1
+
+
+def test_a_stream_that_nobody_has_any_more_sends_no_more(
+    client: Client, answerer: Answerer, aside: ThreadPoolExecutor
+) -> None:
+    def use() -> None:
+        for _ in client.stream((Package(package(1)) for _ in itertools.count()), at_most=2):
+            break
+
+    answered = aside.submit(answer, answerer, 1)
+    use()
+    answered.result()
+
+    for thread in threading.enumerate():
+        if thread.name == "imagebus-stream":
+            thread.join(SECONDS)
+            assert not thread.is_alive()
+
+
+def test_what_is_open_when_the_client_is_closed_stays_on_disk(
+    client: Client, answerer: Answerer, aside: ThreadPoolExecutor, state: OpenPackages
+) -> None:
+    def close_when_it_waits() -> None:
+        for _ in range(3):
+            answerer.request()
+        client.close()
+
+    closed = aside.submit(close_when_it_waits)
+
+    with pytest.raises(TransportError, match="closed"):
+        next(client.stream(packages(3), state=state))
+    closed.result()
+
+    assert [each.number for each in state.load()] == [1, 2, 3]
 
 
 def test_a_closed_client_ends_it(client: Client) -> None:
