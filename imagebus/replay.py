@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 
 from imagebus import cli
-from imagebus.errors import ErrorCode, TransportError
+from imagebus.errors import ErrorCode, TooLarge, TransportError
 from imagebus.transports import connect
 from imagebus.transports.base import Bus
 from imagebus.wire.dead_letters import DEAD_LETTER_CODE, DEAD_LETTER_CUT
@@ -26,8 +25,10 @@ log = logging.getLogger(__name__)
 ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
 REPLAY = "dead_letter_replay"  # header: which replay sent it back last
 BATCH = 100  # dead letters at once
-QUIET_SECONDS = 2.0  # without another dead letter, once the topic is being read: no more will come
-JOIN_SECONDS = 30.0  # until the topic is being read; a killed replay's place in the group is free after 6
+QUIET_SECONDS = 2.0  # without another letter, on a bus that cannot tell its end: no more will come
+STUCK_SECONDS = (
+    30.0  # without another letter before the end; a killed replay's place in the group is free after 6
+)
 
 
 def options() -> argparse.Namespace:
@@ -77,25 +78,19 @@ def replay_dead_letters(
 ) -> Iterator[str]:
     """Send the letters in `dead_letter_topic` back to `topic`, and yield a line on each message.
 
-    Reads each partition up to the first letter that this call itself sent back and that was dead-lettered again.
-    A header marks those, not the time: clocks differ. `group` remembers the position, so that two calls send nothing
-    back twice. With `code`, only letters with that code are sent; one that was sent back `max_rounds` times stays
-    where it is, and so does one that was cut off. With `dry_run`, nothing is sent or remembered. Raises
-    `TransportError`.
+    Reads each partition to its end, or up to the first letter that this call itself sent back and that was
+    dead-lettered again: a header marks those. `group` remembers the position, so that two calls send nothing back
+    twice. With `code`, only letters with that code are sent; one that was sent back `max_rounds` times stays where it
+    is, and so does one that was cut off. One that `topic` is too small for goes to the end of `dead_letter_topic`.
+    With `dry_run`, nothing is sent or remembered. Raises `TransportError`.
     """
-    assigned = threading.Event()
-
-    def on_assigned(_: Sequence[int]) -> None:
-        assigned.set()
-
-    member = bus.join(dead_letter_topic, group, on_assigned=on_assigned)
+    member = bus.join(dead_letter_topic, group, bounded=True)
     this = str(uuid.uuid4())
     sent = kept = back = 0
     ended: set[int] = set()  # partitions whose rest is left to another call
     doubtful = False  # a replay died with some of these in hand
-    began = last = time.monotonic()
-    while True:
-        was_assigned = assigned.is_set()
+    last = time.monotonic()  # when a letter came
+    while not member.at_end:
         received = member.receive(BATCH, QUIET_SECONDS)
         doubtful = doubtful or any(letter.attempt > 1 for letter in received)
         letters = []
@@ -107,32 +102,50 @@ def replay_dead_letters(
                 back += 1
             else:
                 letters.append(letter)
-        now = time.monotonic()
-        if letters or not was_assigned:
-            last = now
-        if was_assigned and (not received or now - last > QUIET_SECONDS):
+        if letters:
+            last = time.monotonic()
+        silence = time.monotonic() - last
+        # A dry run commits nothing, so that it gets nothing behind suspects.
+        if silence > QUIET_SECONDS and (member.at_end is None or (dry_run and doubtful)):
             break
-        if not letters and not was_assigned and now > began + JOIN_SECONDS:
-            raise TransportError(f"topic {dead_letter_topic!r} could not be read within {JOIN_SECONDS:.0f} s")
-        chosen, again, staying = [], [], []
+        if silence > STUCK_SECONDS:
+            raise TransportError(
+                f"{dead_letter_topic!r} was not read to its end: {silence:.0f} s without a letter"
+            )
+        chosen, again, staying, moved = [], [], [], set[int]()
         for letter in letters:
             reason = _reason_to_keep(letter, code, max_rounds)
-            yield f"{_code(letter)}, {len(letter.value)} bytes: {reason or 'sent back'}"
+            yield f"{_about(letter)}: {reason or 'sent back'}"
             if reason is None:
                 chosen.append(letter)
                 again.append(_sent_back(letter, topic, this))
             else:
                 staying.append(letter)
-        sent += len(chosen)
-        kept += len(staying)
         if not dry_run:
+
+            def to_the_end(
+                place: int, chosen: Sequence[Message] = chosen, moved: set[int] = moved
+            ) -> Message:
+                if place in moved:
+                    raise TooLarge(f"{dead_letter_topic!r} takes {_about(chosen[place])} no more")
+                moved.add(place)
+                return _marked(chosen[place], dead_letter_topic, this)
+
             member.commit(staying).result()  # first: a replay that dies in between sends nothing twice
-            member.commit(chosen, again).result()
+            member.commit(chosen, again, to_the_end).result()
+        for place in sorted(moved):
+            yield f"{_about(chosen[place])}: kept: {topic} takes no message that large"
+        sent += len(chosen) - len(moved)
+        kept += len(staying) + len(moved)
     if (dry_run or back) and doubtful:
         yield "a replay was killed here: only a real one gets behind the letters that it held, so there may be more"
     if back:
         yield f"{back} came to {dead_letter_topic} meanwhile, some of them sent back by this call: left to another"
     yield f"{'would send' if dry_run else 'sent'} {sent} back to {topic}, {kept} stay in {dead_letter_topic}"
+
+
+def _about(letter: Message) -> str:
+    return f"{_code(letter)}, {len(letter.value)} bytes"
 
 
 def _code(letter: Message) -> str:
@@ -157,11 +170,16 @@ def _reason_to_keep(letter: Message, code: str | None, max_rounds: int) -> str |
 
 
 def _sent_back(letter: Message, topic: str, replay: str) -> Message:
-    """The message as it was, with the count of its rounds; its headers keep its origin."""
-    ours = (ROUNDS, REPLAY, DEAD_LETTER_CODE)
-    headers = [(name, value) for name, value in letter.headers if name not in ours]
-    headers += [(ROUNDS, str(_rounds(letter) + 1).encode()), (REPLAY, replay.encode())]
-    return Message(topic, letter.value, key=letter.key, headers=headers)
+    """The message as it was, with the count of its rounds; where it came from before stays in its headers."""
+    headers = [(name, value) for name, value in letter.headers if name not in (ROUNDS, DEAD_LETTER_CODE)]
+    headers.append((ROUNDS, str(_rounds(letter) + 1).encode()))
+    return _marked(letter._replace(headers=headers), topic, replay)
+
+
+def _marked(letter: Message, topic: str, replay: str) -> Message:
+    """The message for a topic, with the name of this replay."""
+    headers = [(name, value) for name, value in letter.headers if name != REPLAY]
+    return Message(topic, letter.value, key=letter.key, headers=[*headers, (REPLAY, replay.encode())])
 
 
 if __name__ == "__main__":

@@ -207,6 +207,21 @@ def test_a_commit_of_some_messages_marks_no_others(buses: Buses) -> None:
     assert not {message.value for message in received[:3]} & set(came)
 
 
+def test_a_bounded_member_ends_at_what_is_there_where_the_bus_can_tell(buses: Buses) -> None:
+    buses.send(*(b"%d" % number for number in range(8)))
+    member = buses.connect().join(buses.topic, "group", bounded=True)
+    came: list[Message] = []
+
+    deadline = time.monotonic() + SECONDS
+    while not member.at_end and len(came) < 8 + (member.at_end is not None) and time.monotonic() < deadline:
+        came += member.receive(8, 0.2)
+    buses.send(b"behind")
+    behind = member.receive(1, 2.0)
+
+    assert values(came) == [b"%d" % number for number in range(8)]
+    assert bool(member.at_end) == (behind == [])
+
+
 def test_messages_that_were_not_committed_come_again(buses: Buses) -> None:
     buses.send(b"1", b"2")
     with buses.connect() as bus:

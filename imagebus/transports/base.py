@@ -54,11 +54,14 @@ class Bus(ABC):
         """A private reader: everything sent to the topic from now on, where now is before this call returns."""
 
     @abstractmethod
-    def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> Member:
+    def join(
+        self, topic: str, group: str, on_assigned: OnAssigned | None = None, *, bounded: bool = False
+    ) -> Member:
         """A new member of a group, among whose members the topic's messages are shared.
 
         The group's position is remembered: a new group starts at the oldest message. `on_assigned` gets
-        the partitions of this member whenever they change.
+        the partitions of this member whenever they change. A bounded member gives
+        out what its partitions have when it comes to their ends, and nothing behind that.
         """
 
     @abstractmethod
@@ -120,6 +123,11 @@ class Member(ABC):
         empty list after `timeout`, or at once where something has to be committed before more can come.
         Messages of one partition come in order.
         """
+
+    @property
+    def at_end(self) -> bool | None:
+        """Whether a bounded member has received all that it will; None where the bus cannot tell."""
+        return None
 
     @abstractmethod
     def commit(

@@ -90,8 +90,10 @@ class MemoryBus(Bus):
     def inbox(self, topic: str) -> MemoryInbox:
         return MemoryInbox(self, topic)
 
-    def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> MemoryMember:
-        member = MemoryMember(self.broker, topic, group, on_assigned)
+    def join(
+        self, topic: str, group: str, on_assigned: OnAssigned | None = None, *, bounded: bool = False
+    ) -> MemoryMember:
+        member = MemoryMember(self.broker, topic, group, on_assigned, bounded=bounded)
         self._members.append(member)
         return member
 
@@ -137,8 +139,15 @@ class MemoryMember(Member):
     partitions = (0,)
 
     def __init__(
-        self, broker: MemoryBroker, topic: str, group: str, on_assigned: OnAssigned | None = None
+        self,
+        broker: MemoryBroker,
+        topic: str,
+        group: str,
+        on_assigned: OnAssigned | None = None,
+        *,
+        bounded: bool = False,
     ) -> None:
+        self._bound = len(broker.topics[topic]) if bounded else None
         self._on_assigned = on_assigned  # until it was called
         self._broker = broker
         self._topic = topic
@@ -167,11 +176,21 @@ class MemoryMember(Member):
 
     def _waiting(self) -> bool:
         """Whether there is a message, even if it has to wait for what is in hand."""
-        return bool(self._group.returned) or len(self._broker.topics[self._topic]) > self._group.position
+        return bool(self._group.returned) or self._end() > self._group.position
+
+    def _end(self) -> int:
+        """The offset behind what may be given out."""
+        end = len(self._broker.topics[self._topic])
+        return end if self._bound is None else min(end, self._bound)
+
+    @property
+    def at_end(self) -> bool:
+        with self._broker.changed:
+            return not self._waiting()
 
     def _take(self, limit: int) -> list[int]:
         """The next offsets that may go together; none while a suspect is in hand, or is next behind others."""
-        group, end = self._group, len(self._broker.topics[self._topic])
+        group, end = self._group, self._end()
         next_offsets = [*group.returned, *range(group.position, min(end, group.position + limit))]
         if not next_offsets or any(group.deaths[offset] for offset in self._in_hand):
             return []

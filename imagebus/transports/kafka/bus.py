@@ -77,8 +77,12 @@ class KafkaBus(Bus):
         self._readers.append(inbox)
         return inbox
 
-    def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> KafkaMember:
-        member = KafkaMember(self._connection, self._sender, self._delivery, topic, group, on_assigned)
+    def join(
+        self, topic: str, group: str, on_assigned: OnAssigned | None = None, *, bounded: bool = False
+    ) -> KafkaMember:
+        member = KafkaMember(
+            self._connection, self._sender, self._delivery, topic, group, on_assigned, bounded=bounded
+        )
         self._readers.append(member)
         return member
 

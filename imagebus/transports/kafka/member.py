@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from confluent_kafka import OFFSET_STORED, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 from imagebus.errors import TransportError
@@ -48,6 +48,8 @@ class KafkaMember(Member):
         topic: str,
         group: str,
         on_assigned: OnAssigned | None,
+        *,
+        bounded: bool,
     ) -> None:
         self._connection = connection
         self._sender = sender
@@ -62,8 +64,11 @@ class KafkaMember(Member):
         self._in_hand: set[Receipt] = set()  # given out and not committed
         self._suspects_in_hand = False
         self._batch_size = 0  # the largest limit of a `receive`
+        self._ended: set[int] = set()  # partitions that a bounded member has read to their ends
         self._closed = threading.Event()
-        self._consumer: Consumer = connection.clients.consumer(group, self._ledger.on_commit_result)
+        self._consumer: Consumer = connection.clients.consumer(
+            group, self._ledger.on_commit_result, ends=bounded
+        )
         self._ledger.attach(self._consumer)
         self._consumer.subscribe(
             [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -90,6 +95,7 @@ class KafkaMember(Member):
 
     def _tell(self) -> None:
         self.partitions = tuple(self._ledger.numbers())
+        self._ended.intersection_update(self.partitions)
         if self._on_assigned is not None and not self._closed.is_set():
             self._on_assigned(self.partitions)
 
@@ -164,6 +170,10 @@ class KafkaMember(Member):
             self._wait_until_committed(self._ledger.begin_suspects(suspects))
         return messages
 
+    @property
+    def at_end(self) -> bool:
+        return self.partitions is not None and self._ended.issuperset(self.partitions)
+
     def _must_commit_first(self) -> bool:
         """Whether nothing may be given out: a suspect is in hand, or is next while other messages are.
 
@@ -193,6 +203,11 @@ class KafkaMember(Member):
 
     def _received(self, record: Record) -> Message | None:
         error = record.error()
+        if record.partition() in self._ended:
+            return None
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            self._ended.add(place_of(record)[0])
+            return None
         if error is not None:
             keep_bad_news(self._connection, self._topic, error)
             return None

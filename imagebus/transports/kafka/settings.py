@@ -111,10 +111,17 @@ class Clients:
         producer: Producer = self._make(Producer, defaults, fixed)
         return producer
 
-    def consumer(self, group: str, on_commit: OnCommit | None = None) -> Consumer:
-        """A consumer of a group, not yet subscribed. Its polls call `on_commit` with the result of each commit."""
-        callbacks = {} if on_commit is None else {"on_commit": on_commit}
-        consumer: Consumer = self._make(Consumer, _CONSUMER, {"group.id": group, **callbacks})
+    def consumer(self, group: str, on_commit: OnCommit | None = None, *, ends: bool = False) -> Consumer:
+        """A consumer of a group, not yet subscribed. Its polls report each commit's result to `on_commit`.
+
+        With `ends`, the end of a partition comes in place of a record.
+        """
+        fixed: dict[str, Any] = {"group.id": group}
+        if on_commit is not None:
+            fixed["on_commit"] = on_commit
+        if ends:
+            fixed["enable.partition.eof"] = "true"
+        consumer: Consumer = self._make(Consumer, _CONSUMER, fixed)
         return consumer
 
     def _make(

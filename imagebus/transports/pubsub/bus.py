@@ -59,7 +59,14 @@ class PubSubBus(Bus):
         self._inboxes.append(inbox)
         return inbox
 
-    def join(self, topic: str, group: str, on_assigned: OnAssigned | None = None) -> PubSubMember:
+    def join(
+        self,
+        topic: str,
+        group: str,
+        on_assigned: OnAssigned | None = None,
+        *,
+        bounded: bool = False,  # noqa: ARG002  # nobody knows where a subscription ends
+    ) -> PubSubMember:
         dead_letter_topic = f"{topic}.dlt"
         name = self._clients.join(
             topic, group, dead_letter_topic if dead_letter_topic in self._topics else None
