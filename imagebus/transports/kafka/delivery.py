@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 CONFIRM_SECONDS = 35.0  # a little over message.timeout.ms: by then each message is confirmed or given up
 FLUSH_SECONDS = 10.0  # for what is queued when the bus is closed
-STOP_CHECK_SECONDS = 0.5  # between two checks whether a stop shortens the wait
+FLUSH_CHECK_SECONDS = 0.02  # between two looks at the batch, while others publish on the same connection
 
 FinishBy = Callable[[], "float | None"]  # `Member.finish_by`, as it is now
 Finish = Callable[[], None]
@@ -67,25 +67,34 @@ class OutgoingBatch:
     def __init__(self, send: Send, outgoing: Sequence[Message]) -> None:
         self.failures: list[KafkaError] = []
         self.too_large: list[int] = []  # their places
+        self._sent = 0
+        self._heard: list[int] = []  # the places whose fate is known; a list, since several threads may poll
         for place, message in enumerate(outgoing):
             self._try(send, place, message)
 
     def _try(self, send: Send, place: int, message: Message) -> None:
         try:
             send(message, partial(self._delivered, place))
+            self._sent += 1
         except TooLarge:
             self.too_large.append(place)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many are still on their way."""
+        return self._sent - len(self._heard)
 
     def _delivered(self, place: int, error: KafkaError | None, _: Record) -> None:
         if error is not None and is_too_large(error):
             self.too_large.append(place)
         elif error is not None:
             self.failures.append(error)
+        self._heard.append(place)
 
-    def check(self, unconfirmed: int = 0) -> None:
+    def check(self) -> None:
         """Raise `CommitFailed` unless each message was confirmed, or is too large."""
-        if self.failures or unconfirmed:
-            count = unconfirmed + len(self.failures)
+        if self.failures or self.unconfirmed:
+            count = self.unconfirmed + len(self.failures)
             reason = self.failures[0].str() if self.failures else "nothing was heard of them"
             raise CommitFailed(f"{count} replies were not confirmed: {reason}")
 
@@ -136,12 +145,13 @@ class AtLeastOnce:
     def _finish(self, batch: OutgoingBatch, finish_by: FinishBy, instead: Instead | None) -> None:
         deadline = time.monotonic() + CONFIRM_SECONDS
         while True:
-            while unconfirmed := self._sender.flush(STOP_CHECK_SECONDS):
+            while batch.unconfirmed:
+                self._sender.flush(FLUSH_CHECK_SECONDS)
                 if time.monotonic() > earliest(deadline, finish_by()):
                     break
-            if unconfirmed:
+            if batch.unconfirmed:
                 self._sender.purge()
-            batch.check(unconfirmed)
+            batch.check()
             if not batch.send_instead(self._sender.send, instead):
                 return
 

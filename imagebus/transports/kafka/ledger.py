@@ -86,6 +86,8 @@ class Ledger:
         self._partitions = Partitions()
         self._pending: PendingCommit | None = None  # the last one
         self._consumer: Consumer | None = None
+        # A transaction failed: only the brokers know how far it got, and an offset of ours could go behind that.
+        self._in_doubt = False
         self._commit_refused = False  # and not repeated yet
 
     def attach(self, consumer: Consumer | None) -> None:
@@ -127,6 +129,8 @@ class Ledger:
     def close(self) -> None:
         """The same for all partitions, as far as they are answered; `attach(None)` ends it for good."""
         with self._lock:
+            if self._pending is not None and self._commits_offsets:  # it is complete, or in doubt
+                self._pending.end()
             self._ask(self._partitions.ahead(self.numbers(), given_back=True))
 
     def lost(self, numbers: Sequence[int]) -> None:
@@ -210,7 +214,9 @@ class Ledger:
             return self._pending
 
     def _end_commit(self, answered: Sequence[Receipt], finish: Finish) -> None:
+        self._in_doubt = self._commits_offsets
         finish()
+        self._in_doubt = False
         self._partitions.mark_answered(answered, committed=self._commits_offsets)
         self._ask(self._partitions.ahead(self.numbers(), given_back=False))
 
@@ -226,6 +232,7 @@ class Ledger:
     def correct(self, committed: Iterable[TopicPartition]) -> None:
         """Take over what the brokers have committed; after a transaction in doubt, only they know."""
         with self._lock:
+            self._in_doubt = False
             for each in committed:
                 partition = self._partitions.by_number.get(each.partition)
                 if each.offset >= 0 and partition is not None:
@@ -235,7 +242,7 @@ class Ledger:
     def _ask(self, wanted: Mapping[int, Progress]) -> None:
         """Commit this; `on_commit_result` gets the answer. To be called under the lock."""
         consumer = self._consumer
-        if not wanted or consumer is None:
+        if not wanted or consumer is None or self._in_doubt:
             return
         self._partitions.ask(wanted)
         named = [TopicPartition(self._topic, number, *progress) for number, progress in wanted.items()]

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 QUERY_SECONDS = 5.0  # for one to the brokers inside a callback, which holds up everything else
 COMMIT_SECONDS = 15.0  # for offsets: a group's coordinator that is killed is replaced within 13 s
+ENOUGH = 1000  # records kept while the result of a commit is awaited; a coordinator may be frozen for long
 RESULT_POLL_SECONDS = 0.02  # between two checks for a commit's result
 MAX_POLL_MS = 300_000  # librdkafka's default of max.poll.interval.ms
 
@@ -246,13 +247,19 @@ class KafkaMember(Member):
             return
         deadline = math.inf if self._delivery.commits_offsets else time.monotonic() + COMMIT_SECONDS
         with self._listening:
-            while not self._ledger.is_settled(wanted):
-                if time.monotonic() > earliest(deadline, self.finish_by):
-                    return
+            paused: list[TopicPartition] = []
+            while not self._ledger.is_settled(wanted) and time.monotonic() <= earliest(
+                deadline, self.finish_by
+            ):
                 record = self._consumer.poll(RESULT_POLL_SECONDS)
                 self._last_poll = time.monotonic()
                 if record is not None:
                     self._keep(record)
+                if len(self._waiting) >= ENOUGH and not paused:
+                    paused = self._consumer.assignment()
+                    self._consumer.pause(paused)
+            with suppress(KafkaException):  # some may be gone
+                self._consumer.resume(paused)
 
     def _keep(self, record: Record) -> None:
         """Keep a record for the next `receive`."""

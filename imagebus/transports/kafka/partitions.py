@@ -179,6 +179,10 @@ class Partitions:
         partition = self.by_number.get(number)
         if partition is None:  # revoked while the record was on its way
             return Receipt(number, offset, 0)
+        if partition.position is not None and offset < partition.position:
+            self.forget_receipts(
+                number
+            )  # the topic was deleted and made again: what came before is not of this one
         partition.position = offset + 1
         partition.open[offset] = None
         self.see(number, offset)
