@@ -35,7 +35,13 @@ def options() -> argparse.Namespace:
         help="threads that share a large batch (0: one per core)",
     )
     add = parser.add_argument_group("serving").add_argument
-    add("--group", default="repliers", metavar="NAME", help="consumer group; its members share the requests")
+    add(
+        "--group",
+        type=cli.name,
+        default="repliers",
+        metavar="NAME",
+        help="consumer group; its members share the requests",
+    )
     add("--max-batch-size", type=cli.positive, default=128, metavar="N", help="most requests in one batch")
     add(
         "--max-wait",
@@ -119,9 +125,13 @@ def load_classifier(args: argparse.Namespace) -> imagebus.Classifier:
     if args.runtime == "keras":
         try:
             from training.serving import KerasClassifier  # TensorFlow: only where it is used
-
+        except ImportError as error:
+            raise imagebus.ConfigError(
+                f"--runtime keras needs a checkout and its group train: {error}"
+            ) from None
+        try:
             return KerasClassifier(args.model or shipped("models/fashion.keras"))
-        except (ImportError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise imagebus.ConfigError(str(error)) from None
     labels = args.labels.split(",") if args.labels else ()
     return imagebus.OnnxClassifier(

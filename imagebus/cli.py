@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -82,6 +83,13 @@ def check_topics(args: argparse.Namespace) -> None:
         raise ConfigError(f"-t2 {args.replies}: the replies need a topic of their own")
 
 
+def name(text: str) -> str:
+    """A name that is not empty, as an argparse type."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, as an argparse type."""
     number = int(text)
@@ -155,6 +163,11 @@ def flag(name: str) -> Iterator[None]:
 
 def run(main: Callable[[], int]) -> None:
     """Exit with what `main` returns; an error of this project becomes one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a label that the terminal does not know ends nothing
     try:
         code = main()
         sys.stdout.flush()

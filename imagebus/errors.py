@@ -118,18 +118,26 @@ class BadMessage(ImageBusError):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, message)  # what `pickle` makes it anew from
         self.code = code
+        self.message = message
         self.envelope: Any = None
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class RequestFailed(ImageBusError):
     """The replier answered a request with an error instead of predictions."""
 
     def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__(code, message)  # what `pickle` makes it anew from, in a pool of processes
         self.code = code
+        self.message = message
         self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 class RequestTimeout(ImageBusError, TimeoutError):

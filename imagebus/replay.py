@@ -35,7 +35,9 @@ def options() -> argparse.Namespace:
     """The command line of this program."""
     parser = cli.parser(__doc__, exit_status="0 on success, 1 if the bus failed", replies=False)
     group = parser.add_argument_group("dead letters")
-    group.add_argument("--group", default="repliers", metavar="NAME", help="consumer group of the repliers")
+    group.add_argument(
+        "--group", type=cli.name, default="repliers", metavar="NAME", help="consumer group of the repliers"
+    )
     cli.add_replay_options(group)
     return parser.parse_args()
 

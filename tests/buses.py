@@ -23,13 +23,16 @@ class Bus:
         self.config = config
         self.cloud = cloud
         self.requests, self.replies = f"requests-{name}", f"replies-{name}"
+        # A group of its own too: other tests run at the same time, and members of one group wait for each other.
+        self.group = f"repliers-{name}" if cloud == "kafka" else "repliers"
         self._programs: list[Program] = []
 
     def options(self) -> list[str | Path]:
         return ["-f", self.config, "-t1", self.requests, "-t2", self.replies, "-c", self.cloud]
 
     def start(self, script: str, *options: str) -> Program:
-        program = python(script, *self.options(), *options)
+        group = ("--group", self.group) if script == "replier.py" else ()
+        program = python(script, *self.options(), *group, *options)
         self._programs.append(program)
         return program
 

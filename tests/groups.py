@@ -5,13 +5,14 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 # They share what not every process should make: brokers of their own, three of them or with logins, a checkout on the
-# port of the pages, trained networks. And two cores do not carry more of that at once.
+# port of the pages, trained networks, and two cores do not carry more of that at once; or the name of a consumer group.
 GROUPS = {
     "tests/docs/": "brokers",
     "tests/faults/": "brokers",
     "tests/security/": "brokers",
     "tests/test_cnn_minst.py": "training",
     "tests/test_models.py": "training",
+    "tests/test_transports.py": "transports",
 }
 
 

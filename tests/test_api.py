@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import imagebus
+from imagebus.errors import BadMessage
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -38,6 +42,23 @@ def test_the_public_names_are_listed_once_and_found_by_a_star() -> None:
     stub = Path(imagebus.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
     assert stub.count(" as ") == len(set(imagebus.__all__)) == len(set(names) - {"__builtins__"})
     assert set(imagebus.__all__) <= set(dir(imagebus))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        imagebus.RequestFailed("SHAPE", "images are N,28,28", retryable=True),
+        BadMessage("SHAPE", "images are N,28,28"),
+        imagebus.RequestTimeout("no reply"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_comes_whole_out_of_a_pool_of_processes(error: imagebus.ImageBusError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
 
 
 def test_no_module_of_the_package_imports_tensorflow() -> None:

@@ -14,12 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import orjson
 import pytest
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # it does export them
 
 from imagebus import Client, CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
@@ -161,7 +161,7 @@ def test_dead_letters_carry_origin_and_reason_as_spring_writes_them(bus: Bus, br
     assert headers[1]["kafka_dlt-original-topic"] == bus.requests.encode()
     assert headers[1]["kafka_dlt-original-partition"] == struct.pack(">i", 3)
     assert headers[1]["kafka_dlt-original-offset"] == struct.pack(">q", 1)
-    assert headers[1]["kafka_dlt-original-consumer-group"] == b"repliers"
+    assert headers[1]["kafka_dlt-original-consumer-group"] == bus.group.encode()
     assert headers[1]["kafka_dlt-original-timestamp-type"] == b"CreateTime"
     assert len(headers[1]["kafka_dlt-original-timestamp"] or b"") == 8
 
@@ -203,7 +203,7 @@ def test_suspects_are_tried_apart_and_hold_nobody_up(bus: Bus, broker: EmbeddedB
     )
     batches: list[list[Message]] = []
     with KafkaBus(read_settings(bus.config)) as connection:
-        member = connection.join(bus.requests, "group")
+        member = connection.join(bus.requests, bus.group)
         deadline = time.monotonic() + SECONDS
         while sum(map(len, batches)) < 400 and time.monotonic() < deadline:
             if batch := member.receive(128, 1.0):
@@ -486,7 +486,7 @@ def test_a_transaction_whose_offsets_are_never_added_is_aborted_and_its_batch_an
         delivery = connection._delivery
         assert isinstance(delivery, ExactlyOnce)
         delivery._producer = cast(Producer, Stuck(delivery._producer))
-        member = connection.join(bus.requests, "repliers")
+        member = connection.join(bus.requests, bus.group)
         connection.publish(Message(bus.requests, b"request"))
         received = receive_one(member)
         with pytest.raises(CommitFailed, match="were not added in time"):
@@ -588,7 +588,7 @@ def test_a_reply_that_is_too_large_has_its_error_and_its_neighbours_their_replie
     settings = read_settings(bus.config)
     topics = [bus.requests, bus.replies]
     with KafkaBus(settings, topics=topics, partitions=1, transactional_id=transactional_id) as connection:
-        member = connection.join(bus.requests, "group")
+        member = connection.join(bus.requests, bus.group)
         for number in range(5):
             connection.publish(Message(bus.requests, b"%d" % number, key=b"1"))
         received: list[Message] = []
@@ -617,9 +617,9 @@ def test_many_replies_too_large_for_their_topic_cost_few_transactions(
     small = NewTopic(bus.replies, num_partitions=1, config={"max.message.bytes": "1000"})
     admin.create_topics([small])[bus.replies].result()
     with KafkaBus(
-        read_settings(bus.config), topics=[bus.requests], partitions=1, transactional_id="many"
+        read_settings(bus.config), topics=[bus.requests], partitions=1, transactional_id=bus.group
     ) as connection:
-        member = connection.join(bus.requests, "group")
+        member = connection.join(bus.requests, bus.group)
         for number in range(45):
             connection.publish(Message(bus.requests, b"%d" % number, key=b"1"))
         received: list[Message] = []
@@ -641,7 +641,7 @@ def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offse
 ) -> None:
     with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=1) as connection:
         assigned: list[int] = []
-        member = connection.join(bus.requests, "group", on_assigned=assigned.extend)
+        member = connection.join(bus.requests, bus.group, on_assigned=assigned.extend)
         while not assigned:
             member.receive(1, 0.1)
         (partition,) = member._ledger._partitions.by_number.values()
@@ -664,7 +664,7 @@ def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offse
 
 def test_a_commit_of_what_was_rewound_skips_nothing(bus: Bus) -> None:
     with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=1) as connection:
-        member = connection.join(bus.requests, "group")
+        member = connection.join(bus.requests, bus.group)
         for number in range(6):
             connection.publish(Message(bus.requests, b"%d" % number))
         received: list[Message] = []
@@ -675,7 +675,7 @@ def test_a_commit_of_what_was_rewound_skips_nothing(bus: Bus) -> None:
         member.commit(received[3:]).result()
     again: list[Message] = []
     with KafkaBus(read_settings(bus.config)) as connection:
-        member = connection.join(bus.requests, "group")
+        member = connection.join(bus.requests, bus.group)
         deadline = time.monotonic() + SECONDS
         while len(again) < 6 and time.monotonic() < deadline:
             again += member.receive(6 - len(again), 1.0)
@@ -683,11 +683,47 @@ def test_a_commit_of_what_was_rewound_skips_nothing(bus: Bus) -> None:
     assert [message.value for message in again] == [b"%d" % number for number in range(6)]
 
 
+def test_a_transaction_whose_answer_was_lost_is_not_committed_over_when_the_member_leaves(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    class Deaf:
+        """A producer whose brokers commit, and whose answer does not arrive."""
+
+        def __init__(self, producer: Producer) -> None:
+            self._producer = producer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._producer, name)
+
+        def commit_transaction(self, *seconds: float) -> None:
+            self._producer.commit_transaction(*seconds)
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    settings = read_settings(bus.config)
+    with KafkaBus(
+        settings, topics=[bus.requests, bus.replies], partitions=1, transactional_id=bus.group
+    ) as connection:
+        member = connection.join(bus.requests, bus.group)
+        for number in range(5):
+            connection.publish(Message(bus.requests, b"%d" % number))
+        received: list[Message] = []
+        while len(received) < 5:
+            received += member.receive(5 - len(received), 1.0)
+        delivery = cast(ExactlyOnce, connection._delivery)
+        delivery._producer = cast(Producer, Deaf(delivery._producer))
+        with pytest.raises(CommitFailed):
+            member.commit(received, [Message(bus.replies, message.value) for message in received]).result()
+
+    group = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": bus.group})
+    (committed,) = group.committed([TopicPartition(bus.requests, 0)])
+    group.close()
+    assert committed.offset == 5
+    assert len(records(broker, bus.replies)) == 5
+
+
 def test_closing_a_transactional_bus_sends_what_was_published(bus: Bus, broker: EmbeddedBroker) -> None:
     reports: list[object] = []
-    with KafkaBus(
-        read_settings(bus.config), topics=[bus.requests], transactional_id="publishing"
-    ) as connection:
+    with KafkaBus(read_settings(bus.config), topics=[bus.requests], transactional_id=bus.group) as connection:
         for number in range(1000):
             connection.publish(Message(bus.requests, b"%d" % number), reports.append)
 
@@ -732,7 +768,7 @@ def test_what_waits_is_forgotten_with_its_partition(bus: Bus, broker: EmbeddedBr
     with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=2) as connection:
         for partition in (0, 1):
             produce(broker, bus.requests, Message(bus.requests, b"%d" % partition), partition=partition)
-        member = connection.join(bus.requests, "group")
+        member = connection.join(bus.requests, bus.group)
         deadline = time.monotonic() + SECONDS
         while len(member._waiting) < 2 and time.monotonic() < deadline:
             if (record := member._consumer.poll(0.1)) is not None:

@@ -119,3 +119,15 @@ def test_a_refused_claim_is_made_again_and_the_start_of_a_new_group_is_left_behi
     assert known.unclaimed() == claim == {0: Progress(5, begun(1))}
     # What retention deletes from there on would not be counted otherwise.
     assert known.ahead([0], given_back=True) == {0: Progress(5, "")}
+
+
+def test_a_topic_that_was_made_anew_starts_anew() -> None:
+    known = partitions(p0="")
+    old = [known.receive(0, offset) for offset in range(1000)]
+    known.mark_answered(old[:990], committed=False)
+
+    new = [known.receive(0, offset) for offset in range(300)]
+    known.mark_answered(old[990:], committed=False)
+    known.mark_answered(new, committed=False)
+
+    assert known.by_number[0].answered == 300

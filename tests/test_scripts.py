@@ -311,6 +311,7 @@ MISTAKES: list[Mistake] = [
     ("requestor.py", ["-t2", "requests"], "", 2, "-t2 requests: the replies need a topic of their own"),
     ("replier.py", ["-t2", "requests.dlt"], "", 2, "-t2 requests.dlt: the replies need a topic of their own"),
     ("replier.py", ["--model", "missing.onnx"], "", 2, "missing.onnx: No such file or directory"),
+    ("replier.py", ["--group", ""], "", 2, "--group: it is empty"),
     ("replier.py", ["--metrics-port", "70000"], "", 2, "--metrics-port: 70000 is not between 1 and 65535"),
 ]
 

@@ -116,6 +116,8 @@ class Clients:
 
         With `ends`, the end of a partition comes in place of a record.
         """
+        if not group:  # librdkafka would end the process
+            raise ConfigError("the name of the consumer group is empty")
         fixed: dict[str, Any] = {"group.id": group}
         if on_commit is not None:
             fixed["on_commit"] = on_commit
