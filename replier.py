@@ -82,6 +82,8 @@ def main() -> int:
         from imagebus import replay  # only where it is used
 
         return replay.run(args)
+    if args.dry_run or args.code:
+        raise imagebus.ConfigError("--dry-run and --code are for --replay-dlt")
     cli.check_topics(args)
     exactly_once = args.guarantee == "exactly-once"
     if exactly_once and args.cloud != "kafka":

@@ -129,6 +129,10 @@ class OnnxClassifier:
         if len(inputs) != 1 or shape not in _input_shapes(self.spec) or inputs[0].type not in dtypes:
             found = ", ".join(f"{each.type} {each.shape}" for each in inputs)
             raise ConfigError(f"{path}: its input is {found}; expected uint8 or float {shape_of(self.spec)}")
+        if isinstance(inputs[0].shape[0], int):
+            raise ConfigError(
+                f"{path}: its input is {inputs[0].shape}; expected a free first dimension, the number of images"
+            )
         return inputs[0].name, shape, dtypes[inputs[0].type]
 
     def _check_output(self, path: Path) -> None:
@@ -145,7 +149,9 @@ class OnnxClassifier:
             )
         classes = output.shape[1]
         if not self.labels:
-            raise ConfigError(f"{path}: it does not name its {classes} classes, and no labels are given")
+            raise ConfigError(
+                f"{path}: its metadata has no labels: give {classes}, as A,B,… in the order of its output"
+            )
         if len(self.labels) != classes:
             raise ConfigError(f"{path}: it has {classes} classes, but {len(self.labels)} labels are given")
         shown = (self.model.name, self.model.version, *self.labels)

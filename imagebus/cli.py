@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import imagebus
-from imagebus.errors import ConfigError, Fenced, ImageBusError
+from imagebus.errors import ConfigError, ErrorCode, Fenced, ImageBusError
 from imagebus.transports import CLOUDS
 
 EXIT_FAILED = 1
@@ -61,7 +61,12 @@ def add_replay_options(group: argparse._ArgumentGroup) -> None:
     """The options of `imagebus.replay`, which `replier.py` takes too."""
     add = group.add_argument
     add("--dry-run", action="store_true", help="list the dead letters without re-sending any")
-    add("--code", metavar="CODE", help="re-send only those with this code, such as KILLER")
+    add(
+        "--code",
+        choices=sorted(ErrorCode),
+        metavar="CODE",
+        help="re-send only those with this code, such as KILLER",
+    )
     add("--max-rounds", type=positive, default=3, metavar="N", help="times one message may be re-sent")
 
 

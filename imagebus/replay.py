@@ -117,7 +117,7 @@ def replay_dead_letters(
         chosen, again, staying, moved = [], [], [], set[int]()
         for letter in letters:
             reason = _reason_to_keep(letter, code, max_rounds)
-            yield f"{_about(letter)}: {reason or 'sent back'}"
+            yield f"{_about(letter)}: {reason or ('would be sent back' if dry_run else 'sent back')}"
             if reason is None:
                 chosen.append(letter)
                 again.append(_sent_back(letter, topic, this))
@@ -142,7 +142,7 @@ def replay_dead_letters(
     if (dry_run or back) and doubtful:
         yield "a replay was killed here: only a real one gets behind the letters that it held, so there may be more"
     if back:
-        yield f"{back} came to {dead_letter_topic} meanwhile, some of them sent back by this call: left to another"
+        yield f"{back} came to {dead_letter_topic} meanwhile and are left to the next replay"
     yield f"{'would send' if dry_run else 'sent'} {sent} back to {topic}, {kept} stay in {dead_letter_topic}"
 
 

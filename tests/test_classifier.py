@@ -103,8 +103,9 @@ def test_what_cannot_be_served_is_refused_with_one_line(tmp_path: Path) -> None:
         "No such file": (tmp_path / "missing.onnx", LABELS),
         "not a model that ONNX Runtime loads": (text, LABELS),
         "its input is tensor(float) ['n', 32, 32]": (model_file(tmp_path / "a", shape=("n", 32, 32)), LABELS),
+        "its input is [1, 28, 28]; expected a free": (model_file(tmp_path / "e", shape=(1, 28, 28)), LABELS),
         "its input is tensor(double)": (model_file(tmp_path / "b", input_type=TensorProto.DOUBLE), LABELS),
-        "does not name its 10 classes, and no labels are given": (model_file(tmp_path / "c"), ()),
+        "its metadata has no labels: give 10, as A,B,…": (model_file(tmp_path / "c"), ()),
         "it has 10 classes, but 2 labels are given": (model_file(tmp_path / "d"), ("a", "b")),
     }
 

@@ -662,6 +662,40 @@ def test_what_was_kept_comes_again_after_a_rewind_also_where_the_committed_offse
     assert [message.value for message in received] == [b"1"]
 
 
+def test_a_member_waits_for_the_offset_that_the_brokers_do_not_tell_yet(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unstable(Consumer):
+        """As while the transaction of a member that died is open."""
+
+        def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
+            if next(questions) < 2:
+                raise KafkaException(KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT))
+            return super().committed(partitions, timeout=timeout)
+
+    questions = itertools.count()
+    settings = read_settings(bus.config)
+    with KafkaBus(settings, topics=[bus.requests], partitions=1) as connection:
+        member = connection.join(bus.requests, bus.group)
+        for number in range(5):
+            connection.publish(Message(bus.requests, b"%d" % number))
+        received: list[Message] = []
+        while len(received) < 5:
+            received += member.receive(5 - len(received), 1.0)
+        member.commit(received[:3]).result()
+
+    monkeypatch.setattr("imagebus.transports.kafka.settings.Consumer", Unstable)
+    with KafkaBus(settings) as connection:
+        member = connection.join(bus.requests, bus.group)
+        again: list[Message] = []
+        deadline = time.monotonic() + SECONDS
+        while len(again) < 2 and time.monotonic() < deadline:
+            again += member.receive(5, 0.2)
+
+    assert [message.value for message in again] == [b"3", b"4"]
+    assert next(questions) > 2
+
+
 def test_a_commit_of_what_was_rewound_skips_nothing(bus: Bus) -> None:
     with KafkaBus(read_settings(bus.config), topics=[bus.requests], partitions=1) as connection:
         member = connection.join(bus.requests, bus.group)

@@ -102,9 +102,9 @@ class Ledger:
         """A partition was assigned: see `Partitions.add`. Without the lock, as `lost`."""
         self._partitions.add(number, committed, metadata, end, is_new=is_new)
 
-    def knows(self, number: int) -> bool:
-        """Whether this partition is ours."""
-        return number in self._partitions.by_number
+    def unknown(self) -> list[int]:
+        """Those of our partitions whose committed offset was not known when they were assigned."""
+        return [number for number in self.numbers() if self._partitions.by_number[number].answered is None]
 
     def numbers(self) -> list[int]:
         """Which partitions are ours."""
