@@ -17,6 +17,7 @@ ALL = (
     (faults.repliers_killed_at_every_point, ("--guarantee", "exactly-once")),
     (faults.repliers_stopped_and_started, ()),
     (faults.rebalance_storm, ()),
+    (faults.rebalance_storm, ("--guarantee", "exactly-once")),
     (faults.replier_frozen_beyond_its_session, ()),
     (faults.model_slower_than_max_poll_interval, ()),
     (faults.brokers_killed_in_turn, ()),

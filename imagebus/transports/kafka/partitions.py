@@ -180,9 +180,9 @@ class Partitions:
         if partition is None:  # revoked while the record was on its way
             return Receipt(number, offset, 0)
         if partition.position is not None and offset < partition.position:
-            self.forget_receipts(
-                number
-            )  # the topic was deleted and made again: what came before is not of this one
+            # The topic was deleted and made again: what came before is not of this one.
+            self.forget_receipts(number)
+            partition.answered, partition.suspects = offset, range(0)
         partition.position = offset + 1
         partition.open[offset] = None
         self.see(number, offset)
