@@ -198,7 +198,7 @@ def test_suspects_are_tried_apart_and_hold_nobody_up(bus: Bus, broker: EmbeddedB
     for partition in (0, 1):
         produce(broker, bus.requests, *(Message(bus.requests, b"x") for _ in range(200)), partition=partition)
     twice = TopicPartition(bus.requests, 0, 0, "attempt=2")  # two members died with its first record
-    Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "group"}).commit(
+    Consumer({"bootstrap.servers": broker.bootstrap, "group.id": bus.group}).commit(
         offsets=[twice], asynchronous=False
     )
     batches: list[list[Message]] = []
