@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 from imagebus.errors import TransportError
@@ -25,14 +25,13 @@ from imagebus.transports.kafka.errors import raise_translated
 from imagebus.transports.kafka.ledger import Ledger
 from imagebus.transports.kafka.partition_counts import PartitionCounts
 from imagebus.transports.kafka.partitions import Progress, Receipt
+from imagebus.transports.kafka.positions import Positions
 from imagebus.transports.kafka.records import keep_bad_news, place_of, to_message
 from imagebus.transports.kafka.sender import Sender
 from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
-QUERY_SECONDS = 5.0  # for one to the brokers inside a callback, which holds up everything else
-ASK_AGAIN_SECONDS = 1.0  # between two questions for the offsets that were not known, and for each
 COMMIT_SECONDS = 15.0  # for offsets: a group's coordinator that is killed is replaced within 13 s
 ENOUGH = 1000  # records kept while the result of a commit is awaited; a coordinator may be frozen for long
 RESULT_POLL_SECONDS = 0.02  # between two checks for a commit's result
@@ -60,8 +59,9 @@ class KafkaMember(Member):
         self._on_assigned = on_assigned
         self._partition_counts = PartitionCounts(sender.producer)
         self._ledger = Ledger(connection, topic, commits_offsets=delivery.commits_offsets)
+        self._positions = Positions(connection, topic, self._ledger, self._count_lost)
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
-        self._last_poll = self._ask_at = time.monotonic()
+        self._last_poll = time.monotonic()
         self._waiting: list[Record] = []  # received, and not given out yet
         self._in_hand: set[Receipt] = set()  # given out and not committed
         self._suspects_in_hand = False
@@ -80,7 +80,7 @@ class KafkaMember(Member):
     # --- partitions come and go ----------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._add(consumer, partitions)
+        self._positions.begin(consumer, partitions)
         self._tell()
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -101,76 +101,6 @@ class KafkaMember(Member):
         if self._on_assigned is not None and not self._closed.is_set():
             self._on_assigned(self.partitions)
 
-    def _add(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Take newly assigned partitions at their committed offsets. Never raises.
-
-        One whose offset the brokers do not tell yet, as while a killed member's transaction is open, is paused until
-        they do. librdkafka, which could find it out by itself, has begun such a partition at its beginning.
-        """
-        unknown = self._learn(consumer, partitions, QUERY_SECONDS)
-        for each in unknown:
-            self._ledger.add(each.partition, None, None, end=0)
-        with suppress(KafkaException):  # the assignment may be revoked already
-            consumer.incremental_assign([self._start(each.partition) for each in partitions])
-            if unknown:
-                consumer.pause(unknown)
-
-    def _start(self, number: int) -> TopicPartition:
-        position = self._ledger.position(number)
-        return TopicPartition(self._topic, number, OFFSET_END if position is None else position)
-
-    def _learn(
-        self, consumer: Consumer, partitions: list[TopicPartition], seconds: float
-    ) -> list[TopicPartition]:
-        """Note the committed offsets, and count what retention deleted; what the brokers do not tell is returned."""
-        unknown: list[TopicPartition] = []
-        try:
-            answers = consumer.committed(partitions, timeout=seconds)
-        except KafkaException as error:
-            log.warning("the committed offsets are not known yet: %s", error.args[0].str())
-            return partitions
-        for each in answers:
-            try:
-                if each.error is not None:
-                    raise KafkaException(each.error)
-                self._note(each, consumer.get_watermark_offsets(each, timeout=seconds))
-            except KafkaException as error:
-                reason = error.args[0].str()
-                log.warning(
-                    "the committed offset of partition %d is not known yet: %s", each.partition, reason
-                )
-                unknown.append(TopicPartition(each.topic, each.partition))
-        return unknown
-
-    def _note(self, stored: TopicPartition, watermarks: tuple[int, int]) -> None:
-        low, high = watermarks
-        committed = stored.offset if stored.offset >= 0 else None
-        is_new = committed is None
-        if committed is not None and committed < low:
-            self._count_lost(stored.partition, low - committed)
-            committed = low
-        if committed is None:
-            committed = high if self._starts_at_the_end() else low
-        self._ledger.add(stored.partition, committed, stored.metadata, end=high, is_new=is_new)
-
-    def _ask_for_offsets(self) -> None:
-        """Ask again for the offsets that were not known, and begin there."""
-        numbers = self._ledger.unknown()
-        if not numbers or time.monotonic() < self._ask_at:
-            return
-        self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
-        named = [TopicPartition(self._topic, number) for number in numbers]
-        unknown = [each.partition for each in self._learn(self._consumer, named, ASK_AGAIN_SECONDS)]
-        known = [self._start(number) for number in numbers if number not in unknown]
-        if known:
-            with suppress(KafkaException):  # revoked meanwhile
-                self._consumer.incremental_unassign(known)
-                self._consumer.incremental_assign(known)
-                self._consumer.resume(known)
-
-    def _starts_at_the_end(self) -> bool:
-        return self._connection.settings.get("auto.offset.reset", "") in ("latest", "largest", "end")
-
     def _forget_waiting(self, numbers: Sequence[int]) -> None:
         """Drop what waits of these partitions; if they come back, so does it, in order."""
         self._waiting[:] = [record for record in self._waiting if record.partition() not in numbers]
@@ -183,7 +113,7 @@ class KafkaMember(Member):
         self._connection.raise_failure()
         self._batch_size = max(self._batch_size, limit)
         with self._listening:
-            self._ask_for_offsets()
+            self._positions.ask_again(self._consumer)
             if not self._suspects_in_hand and not self._waiting:
                 # `consume(n, timeout)` would wait out its timeout unless n messages come.
                 first = self._consumer.poll(timeout)
@@ -252,21 +182,9 @@ class KafkaMember(Member):
             keep_bad_news(self._connection, self._topic, error)
             return None
         number, offset = place_of(record)
-        self._look_for_a_gap(number, offset)
+        self._positions.look_for_a_gap(self._consumer, number, offset)
         receipt, attempt = self._ledger.receive(number, offset)
         return to_message(record, self._topic, receipt, attempt)
-
-    def _look_for_a_gap(self, number: int, offset: int) -> None:
-        """Count records deleted before they were read. A gap alone may be a transaction's marker."""
-        position = self._ledger.position(number)
-        if position is None or offset <= position:
-            return
-        with suppress(KafkaException):
-            low, _ = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, number), timeout=QUERY_SECONDS
-            )
-            if low > position:
-                self._count_lost(number, min(low, offset) - position)
 
     def _count_lost(self, number: int, count: int) -> None:
         self.lost += count
