@@ -119,7 +119,9 @@ def keras_loop(ground: Ground, round_number: int) -> Figures:
     """The loop that most people write, on as much of the backlog as it can serve in its time."""
     server = SERVERS["keras-loop"]
     served = serve_backlog(server, ground, f"{server.name}-{round_number}", ground.keras_seconds)
-    if served.outcome.wrong > OTHERWISE * served.outcome.distinct:
+    if (
+        served.outcome.wrong > 1 + OTHERWISE * served.outcome.distinct
+    ):  # of few packages one may be such a one
         raise BenchFailed(f"{ground.keras_model.name} and {ground.model.name} are not the same network")
     return served.figures
 

@@ -30,9 +30,13 @@ class Bus:
     def options(self) -> list[str | Path]:
         return ["-f", self.config, "-t1", self.requests, "-t2", self.replies, "-c", self.cloud]
 
+    def serving(self) -> list[str | Path]:
+        """The options of a replier."""
+        return [*self.options(), "--group", self.group]
+
     def start(self, script: str, *options: str) -> Program:
-        group = ("--group", self.group) if script == "replier.py" else ()
-        program = python(script, *self.options(), *group, *options)
+        ours = self.serving() if script == "replier.py" else self.options()
+        program = python(script, *ours, *options)
         self._programs.append(program)
         return program
 

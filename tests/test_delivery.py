@@ -72,7 +72,7 @@ def test_a_record_that_kills_the_replier_is_set_aside_after_three_tries_however_
 
     deaths = 0
     while True:
-        options = (*bus.options(), "--verbose", "--max-wait", max_wait)
+        options = (*bus.serving(), "--verbose", "--max-wait", max_wait)
         replier = python("tests.faults.fragile", "killer", "66", *options)
         try:
             replier.wait_for("dead letter: KILLER")
@@ -108,7 +108,7 @@ def test_a_poison_message_behind_the_marker_of_a_transaction_is_set_aside_too(
 
     deaths = 0
     while not (letters := ids(records(broker, f"{bus.requests}.dlt"))):
-        replier = python("tests.faults.fragile", "killer", "66", *bus.options(), "--verbose")
+        replier = python("tests.faults.fragile", "killer", "66", *bus.serving(), "--verbose")
         try:
             replier.wait_for("dead letter: KILLER")
         except AssertionError:
@@ -432,7 +432,7 @@ def test_aborted_work_is_never_seen_and_nothing_is_repeated_after_twenty_kills(
         futures = []
         for kill in range(20):
             futures += [client.submit(package(number)) for number in range(5)]
-            fragile = python("tests.faults.fragile", next(points), "1", *bus.options(), *exactly_once)
+            fragile = python("tests.faults.fragile", next(points), "1", *bus.serving(), *exactly_once)
             if kill % 5 == 4:  # let one of them live now and then, so that there is progress to disturb
                 fragile.kill()
                 continue
