@@ -3,6 +3,7 @@
 bus.py               publishing, and the readers
 inbox.py             a requestor's reader: everything from now on
 member.py            a replier's: its share of the work; the order of things that is the delivery guarantee
+positions.py         where a member begins to read each partition
 ledger.py            what a member received, answered and committed, behind one lock
 partitions.py        the same as plain data: ownership of the partitions, and progress in them
 delivery.py          at least once; transactions.py exactly once; sender.py one message judged by its own size
