@@ -26,9 +26,7 @@ ROUNDS = "dead_letter_rounds"  # header: how often the message was sent back
 REPLAY = "dead_letter_replay"  # header: which replay sent it back last
 BATCH = 100  # dead letters at once
 QUIET_SECONDS = 2.0  # without another letter, on a bus that cannot tell its end: no more will come
-STUCK_SECONDS = (
-    30.0  # without another letter before the end; a killed replay's place in the group is free after 6
-)
+STUCK_SECONDS = 30.0  # without a letter before the end; a killed replay's place in the group is free after 6
 
 
 def options() -> argparse.Namespace:
@@ -139,6 +137,8 @@ def replay_dead_letters(
             yield f"{_about(chosen[place])}: kept: {topic} takes no message that large"
         sent += len(chosen) - len(moved)
         kept += len(staying) + len(moved)
+        if letters:
+            last = time.monotonic()  # again: the reader of these lines may be slow
     if (dry_run or back) and doubtful:
         yield "a replay was killed here: only a real one gets behind the letters that it held, so there may be more"
     if back:

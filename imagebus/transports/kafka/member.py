@@ -215,8 +215,9 @@ class KafkaMember(Member):
                 if len(self._waiting) >= ENOUGH and not paused:
                     paused = self._consumer.assignment()
                     self._consumer.pause(paused)
+            unknown = self._ledger.unknown()  # these stay paused until their offsets are known
             with suppress(KafkaException):  # some may be gone
-                self._consumer.resume(paused)
+                self._consumer.resume([each for each in paused if each.partition not in unknown])
 
     def _keep(self, record: Record) -> None:
         """Keep a record for the next `receive`."""
@@ -284,7 +285,11 @@ class KafkaMember(Member):
         """After a transaction in doubt, only the brokers know how far it got."""
         named = [TopicPartition(self._topic, number) for number in self._ledger.numbers()]
         try:
-            self._ledger.correct(self._consumer.committed(named, timeout=TOPIC_SECONDS))
+            committed = self._consumer.committed(named, timeout=TOPIC_SECONDS)
+            for each in committed:
+                if each.error is not None:
+                    raise KafkaException(each.error)
+            self._ledger.correct(committed)
         except KafkaException as error:
             raise_translated(error, "asking for the committed offsets")
 

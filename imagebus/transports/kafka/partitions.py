@@ -64,9 +64,7 @@ class Partition:
     asked: Progress | None = None  # committed last, and not refused
     suspects: range = range(0)  # a member died with the first of these in hand, or one of the next
     deaths: int = 0  # with the first
-    open: dict[int, None] = field(
-        default_factory=dict
-    )  # offsets given out and without an outcome yet, in order
+    open: dict[int, None] = field(default_factory=dict)  # offsets given out, still without an outcome
     done: int = 0  # the offset after the last one that was given out and has an outcome
 
     def end(self, answered: set[int]) -> int:

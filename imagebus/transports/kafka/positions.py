@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from imagebus.transports.kafka.connecting import Connection
 from imagebus.transports.kafka.ledger import Ledger
@@ -50,7 +50,7 @@ class Positions:
 
     def _start(self, number: int) -> TopicPartition:
         position = self._ledger.position(number)
-        return TopicPartition(self._topic, number, OFFSET_END if position is None else position)
+        return TopicPartition(self._topic, number, OFFSET_BEGINNING if position is None else position)
 
     def _learn(
         self, consumer: Consumer, partitions: list[TopicPartition], seconds: float
