@@ -20,6 +20,9 @@ DENIED = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on the transactional id",
 }
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+_SAME_INSTANCE = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID})
+# A consumer's fatal error has the code _FATAL, and its cause only as text: the group's protocol decides which.
+_SAME_INSTANCE_TEXTS = ("group.instance.id", "instance ID")
 
 
 def translate(error: KafkaError, doing: str) -> TransportError:
@@ -36,6 +39,12 @@ def translate(error: KafkaError, doing: str) -> TransportError:
         return Fenced(
             f"{doing}: another replier has the same transactional id and took over: give each a name of its own"
         )
+    if code in _SAME_INSTANCE or (
+        is_fatal(error) and any(text in error.str() for text in _SAME_INSTANCE_TEXTS)
+    ):
+        return Fenced(
+            f"{doing}: another member of the group has the same group.instance.id: give each replier's file its own"
+        )
     if is_too_large(error):
         return TooLarge(
             f"{doing}: larger than message.max.bytes of this client or max.message.bytes of the topic"
@@ -43,6 +52,11 @@ def translate(error: KafkaError, doing: str) -> TransportError:
     if code in (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
         return PublishFailed(f"{doing}: not confirmed by the brokers: {error.str()}")
     return TransportError(f"{doing}: {error.str()}")
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that reports it is of no use any more."""
+    return error.fatal() or error.code() == KafkaError._FATAL
 
 
 def is_too_large(error: KafkaError) -> bool:

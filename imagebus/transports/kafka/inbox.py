@@ -1,12 +1,16 @@
-"""A requestor's private reader of a topic: every partition, or one, from now on."""
+"""A requestor's private reader of a topic: every partition, or one, from now on.
+
+Partitions that are added later are read from their beginning. librdkafka finds them only for members of groups.
+"""
 
 from __future__ import annotations
 
 import random
 import time
 import uuid
+from collections.abc import Iterable
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from imagebus.errors import TransportError
 from imagebus.transports.base import Inbox
@@ -23,6 +27,9 @@ from imagebus.transports.kafka.sender import Sender
 from imagebus.wire.envelope import reply_partition_header
 from imagebus.wire.message import Message
 
+LOOK_SECONDS = 5.0  # between two looks for added partitions: each takes a millisecond or two
+LOOK_TIMEOUT = 0.5  # for each; replies wait meanwhile
+
 # A partition has no leader yet, or has a new one.
 _MOVING = frozenset(
     {
@@ -37,7 +44,7 @@ class KafkaInbox(Inbox):
     """Reads a topic from its high watermarks on, fetched now, so the first reply is not missed.
 
     With `own_partition` it reads one partition of the topic, where that has several, and `return_headers`
-    ask for replies there.
+    ask for replies there. If that one is gone one day, since the topic was made anew, it reads all of them.
     """
 
     def __init__(self, connection: Connection, sender: Sender, topic: str, *, own_partition: bool) -> None:
@@ -45,10 +52,16 @@ class KafkaInbox(Inbox):
         self._sender = sender
         self._topic = topic
         self._closed = False
+        self._look_at = time.monotonic() + LOOK_SECONDS
         # Nothing is committed, but librdkafka requires a group name.
         self._consumer: Consumer = connection.clients.consumer(f"requestor-{uuid.uuid4()}")
         try:
-            partitions = self._partitions(own_partition)
+            partitions = [TopicPartition(topic, number) for number in self._numbers(CONNECT_SECONDS)]
+            self._own = own_partition and len(partitions) > 1
+            if self._own:
+                partitions = [random.choice(partitions)]
+                self.return_headers = [reply_partition_header(partitions[0].partition)]
+            self._reading = {each.partition for each in partitions}
             for each in partitions:
                 each.offset = _high_watermark(self._consumer, each)
             self._consumer.assign(partitions)
@@ -56,21 +69,42 @@ class KafkaInbox(Inbox):
             self.close()
             raise_translated(error, f"reading topic {topic!r}")
 
-    def _partitions(self, own_partition: bool) -> list[TopicPartition]:
-        metadata = self._consumer.list_topics(self._topic, timeout=CONNECT_SECONDS).topics[self._topic]
+    def _numbers(self, seconds: float) -> set[int]:
+        """The topic's partitions, as the brokers list them now."""
+        metadata = self._consumer.list_topics(self._topic, timeout=seconds).topics[self._topic]
         if metadata.error is not None:  # it is missing, or hidden from these credentials
             raise KafkaException(metadata.error)
-        partitions = [TopicPartition(self._topic, number) for number in metadata.partitions]
-        if own_partition and len(partitions) > 1:
-            partitions = [random.choice(partitions)]
-            self.return_headers = [reply_partition_header(partitions[0].partition)]
-        return partitions
+        return set(metadata.partitions)
+
+    def _look_for_partitions(self) -> None:
+        """Read what was added from its beginning: replies may be there already. Let go of what is gone."""
+        if time.monotonic() < self._look_at:
+            return
+        try:
+            listed = self._numbers(LOOK_TIMEOUT)
+            if self._own and self._reading <= listed:
+                return
+            self._own, self.return_headers = False, ()
+            added, gone = listed - self._reading, self._reading - listed
+            if gone:
+                self._consumer.incremental_unassign(self._named(gone))
+            if added:
+                self._consumer.incremental_assign(self._named(added))
+            self._reading = listed
+        except KafkaException:
+            return  # no broker answers, or the topic is being made anew
+        finally:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+
+    def _named(self, numbers: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in sorted(numbers)]
 
     def receive(self, limit: int, timeout: float) -> list[Message]:
         if self._closed:
             raise TransportError("the bus is closed")
         self._sender.poll()
         self._connection.raise_failure()
+        self._look_for_partitions()
         # `consume(n, timeout)` would wait out its timeout unless n messages come.
         first = self._consumer.poll(timeout)
         if first is None:

@@ -262,6 +262,8 @@ class Ledger:
             return
         self._commit_refused = True
         code = refusal.code()
+        if code == KafkaError._FATAL:
+            return  # a poll has the cause
         if code in DENIED or refusal.fatal():
             self._connection.keep_failure(translate(refusal, "committing offsets"))
         elif code not in _NOT_OURS:

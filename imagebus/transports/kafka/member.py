@@ -274,6 +274,7 @@ class KafkaMember(Member):
 
     def rewind(self) -> None:
         with self._listening:
+            self._partition_counts.forget()
             self._waiting.clear()
             self._in_hand.clear()
             self._suspects_in_hand = False

@@ -9,7 +9,9 @@ from confluent_kafka import KafkaException, Producer
 from imagebus.wire.message import Message
 
 COUNT_SECONDS = 5.0  # to fetch the number of a topic's partitions
-RECOUNT_SECONDS = 10.0  # before it is fetched again for a partition that did not exist
+# Before it is fetched again for a partition that did not exist. Partitions may have been added, but a request that
+# asks for one that never will is to cost little.
+RECOUNT_SECONDS = 1.0
 
 
 class PartitionCounts:
@@ -27,6 +29,10 @@ class PartitionCounts:
         if message.partition is None or message.partition < self._count(message.topic, message.partition):
             return message
         return message._replace(partition=None)
+
+    def forget(self) -> None:
+        """After a failure to send: a topic may have been made anew with fewer partitions."""
+        self._counts.clear()
 
     def _count(self, topic: str, wanted: int) -> int:
         count, look_at = self._counts.get(topic, (0, 0.0))

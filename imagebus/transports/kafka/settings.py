@@ -54,9 +54,13 @@ _CONSUMER = {
     # LeaveGroup, and one that requests a member id twice leaves the first behind (issue 5569); either keeps
     # the whole group waiting for a session.
     "session.timeout.ms": "6000",
-    "heartbeat.interval.ms": "2000",
+    # A member learns of a rebalance from the answer to its heartbeat: with 2 s, the partitions of one that leaves
+    # waited for up to 2 s.
+    "heartbeat.interval.ms": "300",
     # 8 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
     "queued.max.messages.kbytes": "8192",
+    # Added partitions are found within 5 s, where librdkafka looks every 5 minutes: one small request each time.
+    "topic.metadata.refresh.interval.ms": "5000",
     "allow.auto.create.topics": "false",
 }
 _CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")

@@ -1,0 +1,123 @@
+"""Topics and groups that change while both programs run, on real Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does export them
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+)
+
+from imagebus import Message, load_images
+from imagebus.broker import EmbeddedBroker
+from imagebus.wire.pixels import encode_request
+
+from .buses import Bus
+
+SECONDS = 30.0
+SOON = 10.0  # within which a change is noticed
+
+
+def package(number: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return load_images().package(number, 5)[0]
+
+
+def admin_of(broker: EmbeddedBroker) -> AdminClient:
+    return AdminClient({"bootstrap.servers": broker.bootstrap})
+
+
+def make_topic(broker: EmbeddedBroker, topic: str, partitions: int) -> None:
+    admin = admin_of(broker)  # kept until its future is done
+    admin.create_topics([NewTopic(topic, num_partitions=partitions)])[topic].result()
+    wait_for_partitions(broker, topic, partitions)
+
+
+def add_partitions(broker: EmbeddedBroker, topic: str, total: int) -> None:
+    admin = admin_of(broker)
+    admin.create_partitions([NewPartitions(topic, total)])[topic].result()
+    wait_for_partitions(broker, topic, total)
+
+
+def delete_topic(broker: EmbeddedBroker, topic: str) -> None:
+    admin = admin_of(broker)
+    admin.delete_topics([topic])[topic].result()
+    wait_until(lambda: topic not in admin.list_topics(timeout=SECONDS).topics)
+
+
+def wait_for_partitions(broker: EmbeddedBroker, topic: str, count: int) -> None:
+    admin = admin_of(broker)
+
+    def there() -> bool:
+        found = admin.list_topics(topic, timeout=SECONDS).topics[topic].partitions
+        return len(found) == count and all(each.leader >= 0 for each in found.values())
+
+    wait_until(there)
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def request(bus: Bus, name: str, number: int = 0) -> Message:
+    return encode_request(package(number), bus.requests, id=name)
+
+
+# --- partitions are added ----------------------------------------------------------------------
+
+
+def test_partitions_added_to_the_requests_are_served_by_a_running_replier(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    make_topic(broker, bus.requests, 3)
+    replier = bus.replier()
+    add_partitions(broker, bus.requests, 6)
+
+    with bus.client() as client:  # it knows all six
+        futures = [client.submit(package(number), timeout=SOON + 5) for number in range(30)]
+        replies = [future.result() for future in futures]
+
+    assert len(replies) == 30
+    assert client.resent == 0
+    assert replier.stop() == 0
+
+
+def test_partitions_added_to_the_replies_are_read_by_a_running_requestor(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    make_topic(broker, bus.replies, 3)
+    first = bus.replier()
+    with bus.client() as client:
+        client.predict(package())
+        assert first.stop() == 0
+        add_partitions(broker, bus.replies, 6)
+        bus.replier()  # it knows all six
+        futures = [client.submit(package(number), timeout=SOON + 5) for number in range(30)]
+        replies = [future.result() for future in futures]
+
+    assert len(replies) == 30
+    assert client.resent == 0
+
+
+# --- two with one name -------------------------------------------------------------------------
+
+
+def test_of_two_repliers_with_one_group_instance_id_the_older_ends_and_names_the_setting(
+    bus: Bus, tmp_path: Path
+) -> None:
+    bus.config.write_text(bus.config.read_text() + "group.instance.id = one\n")
+    older = bus.replier()
+    bus.replier()
+    with bus.client() as client:
+        client.predict(package())
+
+    assert older.wait() == 1
+    assert "group.instance.id" in older.wait_for("replier.py: ")
+    assert "Traceback" not in str(older)
