@@ -6,14 +6,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from imagebus.batching import fill
-from imagebus.errors import TooLarge, TransportError
+from imagebus.client import Client
+from imagebus.errors import ConnectionFailed, TooLarge, TransportError
 from imagebus.transports.base import Bus, Inbox, Member
 from imagebus.transports.kafka import KafkaBus
 from imagebus.transports.kafka.config import read_settings
@@ -22,6 +23,9 @@ from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.transports.pubsub import PubSubBus
 from imagebus.transports.pubsub.account import read_service_account
 from imagebus.wire.message import Message
+from imagebus.wire.results import Reply
+
+from .fakes import package
 
 TOO_LARGE_BYTES = 12_000_000  # for any of the buses
 SECONDS = 30.0  # a rebalance on a busy machine; a test that needs all of it has failed
@@ -30,8 +34,11 @@ SECONDS = 30.0  # a rebalance on a busy machine; a test that needs all of it has
 class Buses:
     """Connections to one bus, with one topic of its own; all are closed after the test."""
 
-    def __init__(self, connect: Callable[[str], Bus], die: Callable[[Bus, str], None]) -> None:
+    def __init__(
+        self, connect: Callable[[str], Bus], die: Callable[[Bus, str], None], fail: Callable[[Bus], None]
+    ) -> None:
         self.topic = f"contract-{uuid.uuid4().hex[:8]}"
+        self.fail_for_good = fail
         self._connect = connect
         self._die = die
         self._open: list[Bus] = []
@@ -83,12 +90,30 @@ def die_on_kafka(bus: Bus, topic: str, bootstrap: str) -> None:
     group.close()
 
 
+def fail_in_memory(bus: Bus) -> None:
+    assert isinstance(bus, MemoryBus)
+    bus.broker.fail_for_good(ConnectionFailed("the login is refused"))
+
+
+def fail_on_kafka(bus: Bus) -> None:
+    """Tell it as librdkafka does, which calls from inside whichever call is made next."""
+    assert isinstance(bus, KafkaBus)
+    bus._connection._on_error(KafkaError(KafkaError._AUTHENTICATION))
+
+
+def fail_on_pubsub(bus: Bus) -> None:
+    """Delete what its inbox reads."""
+    assert isinstance(bus, PubSubBus)
+    for inbox in bus._inboxes:
+        bus._clients.subscriber.delete_subscription(subscription=inbox.subscription.name)
+
+
 @pytest.fixture(params=["memory", "kafka", "pubsub", "pubsub-stream"])
 def buses(request: pytest.FixtureRequest) -> Iterator[Buses]:
     if request.param == "memory":
         memory = MemoryBroker()
         memory.max_message_bytes.default_factory = lambda: TOO_LARGE_BYTES // 2
-        buses = Buses(lambda _: MemoryBus(memory), die_in_memory)
+        buses = Buses(lambda _: MemoryBus(memory), die_in_memory, fail_in_memory)
     elif request.param.startswith("pubsub"):  # the emulator is asked, the service is read on a stream
         account = read_service_account(request.getfixturevalue("google_config"))
         stream = request.param == "pubsub-stream"
@@ -96,6 +121,7 @@ def buses(request: pytest.FixtureRequest) -> Iterator[Buses]:
             # It counts for those who have a topic for dead letters.
             lambda topic: PubSubBus(account, topics=[topic, f"{topic}.dlt"], stream=stream),
             die_on_pubsub,
+            fail_on_pubsub,
         )
     else:
         config = request.getfixturevalue("config")
@@ -103,6 +129,7 @@ def buses(request: pytest.FixtureRequest) -> Iterator[Buses]:
         buses = Buses(
             lambda topic: KafkaBus(settings, topics=[topic], partitions=2),
             partial(die_on_kafka, bootstrap=settings["bootstrap.servers"]),
+            fail_on_kafka,
         )
     yield buses
     buses.close()
@@ -400,3 +427,32 @@ def test_suspects_are_given_out_beside_nothing_else_however_long_a_batch_waits(b
     attempts = [{message.attempt for message in batch} for batch in batches]
     assert max(map(len, attempts)) == 1
     assert attempts[0] == {2}
+
+
+def test_a_failure_for_good_is_one_and_every_caller_learns_of_it(buses: Buses) -> None:
+    bus = buses.connect()
+    futures: list[Future[Reply]] = []
+    raised: list[str] = []
+    over = threading.Event()
+
+    def submit() -> None:
+        while not over.wait(0.001):
+            try:
+                futures.append(client.submit(package(1)))
+            except TransportError as error:
+                raised.append(str(error))
+                return
+
+    with Client(bus, requests=buses.topic, replies=buses.topic) as client:
+        callers = [threading.Thread(target=submit) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        buses.fail_for_good(bus)
+        for caller in callers:
+            caller.join(SECONDS)
+        over.set()
+        client._reader.join(SECONDS)
+
+        assert len(raised) == 4
+        assert set(raised) == {str(client.failure)}
+        assert {str(future.exception(SECONDS)) for future in futures} <= {str(client.failure)}

@@ -9,7 +9,8 @@
     bus.close()
 
 Errors: every failure of the bus is a `TransportError`, raised by the call that noticed it or, where it was
-noticed between calls, by the next one. None is swallowed.
+noticed between calls, by the next one. None is swallowed. One that no retry can mend is kept, and raised by
+each call on what failed: a thread that sends must not take it from the thread that reads.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ class _Group:
 class MemoryBroker:
     """Topics as lists.
 
-    `fail_next_commits(n)` makes the next n commits fail, as a broker's absence does; `max_message_bytes` is
-    the largest value that a topic takes.
+    `fail_next_commits(n)` makes the next n commits fail, as a broker's absence does; `fail_for_good(error)`
+    ends all connections, as a refused login does; `max_message_bytes` is the largest value that a topic takes.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,14 @@ class MemoryBroker:
         self.max_message_bytes: defaultdict[str, int] = defaultdict(lambda: NEVER_TOO_LARGE)
         self.changed = threading.Condition()
         self.groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
+        self.failure: TransportError | None = None
         self._failures = 0
+
+    def fail_for_good(self, error: TransportError) -> None:
+        """Let each call on each connection raise `error` from now on."""
+        with self.changed:
+            self.failure = error
+            self.changed.notify_all()
 
     def fail_next_commits(self, count: int) -> None:
         """Let the next `count` commits of any member raise `CommitFailed`."""
@@ -81,6 +88,8 @@ class MemoryBus(Bus):
         with self.broker.changed:
             if self.closed:
                 raise PublishFailed("the bus is closed")
+            if self.broker.failure:
+                raise self.broker.failure.with_traceback(None)
             if not self.broker.takes(message):
                 raise TooLarge(f"a message of {len(message.value)} bytes to topic {message.topic!r}")
             self.broker.append(message)
@@ -125,12 +134,17 @@ class MemoryInbox(Inbox):
     def receive(self, limit: int, timeout: float) -> list[Message]:
         with self._broker.changed:
             log = self._broker.topics[self._topic]
-            self._broker.changed.wait_for(lambda: len(log) > self._next or self._bus.closed, timeout)
+            self._broker.changed.wait_for(lambda: len(log) > self._next or self._has_ended(), timeout)
             if self._bus.closed:
                 raise TransportError("the bus is closed")
+            if self._broker.failure:
+                raise self._broker.failure.with_traceback(None)
             offsets = range(self._next, min(len(log), self._next + limit))
             self._next = offsets.stop
             return [self._broker.message(self._topic, offset) for offset in offsets]
+
+    def _has_ended(self) -> bool:
+        return self._bus.closed or self._broker.failure is not None
 
 
 class MemoryMember(Member):
@@ -161,7 +175,9 @@ class MemoryMember(Member):
             self._on_assigned = None
         with self._broker.changed:
             self._check()
-            self._broker.changed.wait_for(lambda: self._waiting() or self._left, timeout)
+            self._broker.changed.wait_for(
+                lambda: self._waiting() or self._left or self._broker.failure, timeout
+            )
             self._check()
             offsets = self._take(limit)
             self._in_hand.update(offsets)
@@ -173,6 +189,8 @@ class MemoryMember(Member):
     def _check(self) -> None:
         if self._left:
             raise TransportError("the bus is closed")
+        if self._broker.failure:
+            raise self._broker.failure.with_traceback(None)
 
     def _waiting(self) -> bool:
         """Whether there is a message, even if it has to wait for what is in hand."""

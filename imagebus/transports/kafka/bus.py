@@ -67,7 +67,7 @@ class KafkaBus(Bus):
             if on_delivery is not None:
                 on_delivery(failure)
             elif failure is not None:
-                self._connection.keep_failure(failure)
+                self._connection.keep_undelivered(failure)
 
         self._sender.send(message, delivered)
         self._sender.poll()

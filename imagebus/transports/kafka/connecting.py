@@ -1,7 +1,6 @@
 """One connection to a Kafka cluster: opening it, later failures, and creating topics.
 
-Later failures come through callbacks inside other calls; they are kept, and raised by the next call that can
-raise.
+Later failures come through callbacks inside other calls; they are kept, and raised by the calls that can raise.
 """
 
 from __future__ import annotations
@@ -40,29 +39,37 @@ _HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
 
 
 class Connection:
-    """The clients of one connection, and the failures from their callbacks that were not raised yet."""
+    """The clients of one connection, and the failures from their callbacks."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clients = Clients(settings, self._on_error)
         self._keeping = threading.Lock()  # `publish` is called on any thread
-        self._failure: TransportError | None = None
+        self._failure: TransportError | None = None  # for good
+        self._undelivered: TransportError | None = None  # a message that nobody else is told about
         self._quiet_until = 0.0  # time.monotonic()
         self._connected = False
 
     def raise_failure(self) -> None:
-        """Raise the failure noticed since the last call, if any."""
-        if self._failure is None:
+        """Raise the failure for good, on each call; or, once, that of a message without an `on_delivery`."""
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)  # which would grow with each raise
+        if self._undelivered is None:
             return
         with self._keeping:
-            failure, self._failure = self._failure, None
+            failure, self._undelivered = self._undelivered, None
         if failure is not None:  # another thread was not faster
             raise failure
 
     def keep_failure(self, failure: TransportError) -> None:
-        """Keep a failure for the next call; the first one is the cause of the others."""
+        """Keep a failure for good: a sender that learns of it first must not hide it from the reader."""
         with self._keeping:
-            self._failure = self._failure or failure
+            self._failure = self._failure or failure  # the first one is the cause of the others
+
+    def keep_undelivered(self, failure: TransportError) -> None:
+        """Keep the failure of one message for the next call."""
+        with self._keeping:
+            self._undelivered = self._undelivered or failure
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka's errors between calls. Never raises: that would lose a batch."""
