@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import imagebus
+from imagebus.checks import LONGEST_SECONDS
 from imagebus.errors import ConfigError, ErrorCode, Fenced, ImageBusError
 from imagebus.transports import CLOUDS
 
@@ -120,10 +121,10 @@ def port(text: str) -> int:
 
 
 def duration(text: str) -> float:
-    """A number of at least 0 in the unit that the option names, as an argparse type."""
+    """A number from 0 to a billion in the unit that the option names, as an argparse type."""
     number = float(text)
-    if not 0 <= number < float("inf"):  # NaN is neither
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    if not 0 <= number <= LONGEST_SECONDS:  # NaN is neither
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to {LONGEST_SECONDS:,.0f}")
     return number
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from imagebus import checks
 from imagebus.backoff import Backoff
 from imagebus.errors import (
     AccessDenied,
@@ -85,7 +86,7 @@ class Client:
         self._bus = bus
         self._observers = observers
         self._requests = requests
-        self._timeout = timeout
+        self._timeout = checks.seconds(timeout, "timeout")
         self._pending: dict[str, _Pending] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -106,12 +107,14 @@ class Client:
 
         The future raises `RequestFailed` when the replier answers with an error, `RequestTimeout` when no
         answer comes in time, `PublishFailed` when the brokers do not confirm the request in that time.
-        Raises `ValueError` for other shapes or dtypes or an id that is open, `TransportError` when the
-        client is closed or the bus has failed for good.
+        Raises `ValueError` for anything but such an array of 1 to 1,000 images, for a `timeout`, a `top` or an
+        `id` that cannot be sent, and for an id that is open; `TransportError` when the client is closed or the
+        bus has failed for good.
         """
         self._check_open()
-        timeout = self._timeout if timeout is None else timeout
-        id = id or str(uuid.uuid4())
+        timeout = self._timeout if timeout is None else checks.seconds(timeout, "timeout")
+        top = checks.labels(top)
+        id = str(uuid.uuid4()) if id is None else checks.request_id(id)
         message = encode_request(
             images, self._requests, id=id, deadline=round((time.time() + timeout) * 1000), top=top
         )
@@ -126,7 +129,7 @@ class Client:
             message=message,
             sha256=message.header("sha256") or "",
             images=len(images),
-            top=top if top > 0 else TOP,
+            top=top,
             sent=time.perf_counter(),
             timeout=timeout,
             deadline=now + timeout,
@@ -174,8 +177,12 @@ class Client:
     ) -> Iterator[Reply]:
         """The replies to many packages, in their order, with at most `in_flight` sent and unanswered.
 
-        Raises the first failure when its turn comes, as `submit` and its future do.
+        Raises the first failure when its turn comes, as `submit` and its future do, and `ValueError` at once for
+        an `in_flight` below 1.
         """
+        return self._map(packages, timeout, checks.count(in_flight, "in_flight"))
+
+    def _map(self, packages: Iterable[Images], timeout: float | None, in_flight: int) -> Iterator[Reply]:
         waiting: deque[Future[Reply]] = deque()
         for images in packages:
             if len(waiting) >= in_flight:
@@ -205,16 +212,16 @@ class Client:
         first `next` on; what `packages` raises is raised behind the outcomes of the sent ones. What `submit`'s future
         would raise is an outcome too. A bus that has failed for good ends the iteration with its `TransportError`;
         the packages that are open then have no outcome. `Stream.stop` ends it early. Raises `ValueError` for an
-        `at_most` below 1.
+        `interval`, an `at_most`, a `timeout` or a `top` out of range.
 
         With `state`, each package is on disk from before it is sent until its outcome was handed out and the
         next one is requested; what an earlier process left there is sent first, at once, under the same ids.
         `on_silence` is called when packages are open and no outcome has come for two seconds, and not again
         until one has. `timeout` and `top` are as in `submit`.
         """
-
-        if at_most < 1:
-            raise ValueError(f"at_most is {at_most}: nothing would ever be sent")
+        if timeout is not None:
+            checks.seconds(timeout, "timeout")
+        checks.labels(top)
 
         def send(package: Package) -> Future[Reply]:
             return self.submit(package.images, timeout=timeout, top=top, id=package.id)
@@ -223,8 +230,8 @@ class Client:
             send,
             lambda: self._failure or self._closed,
             packages,
-            interval=interval,
-            at_most=at_most,
+            interval=checks.pause(interval, "interval"),
+            at_most=checks.count(at_most, "at_most"),
             state=state,
             on_silence=on_silence,
         )

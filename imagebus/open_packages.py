@@ -12,9 +12,10 @@ from typing import IO
 import numpy as np
 import orjson
 
+from imagebus.checks import request_id
 from imagebus.errors import ConfigError
 from imagebus.wire.envelope import is_id
-from imagebus.wire.pixels import FASHION, Images
+from imagebus.wire.pixels import FASHION, Images, check_images
 
 MAX_NUMBER = 10**12  # of a package; a thousand a second would take thirty years to get there
 
@@ -27,6 +28,11 @@ class Package:
     truths: tuple[str, ...] | None = None  # the true label of each
     number: int = 1  # the sender's own count
     id: str = field(default_factory=lambda: str(uuid.uuid4()))  # of the request
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for anything but images and a request id: both may become a file before they are sent."""
+        check_images(self.images, FASHION)
+        request_id(self.id)
 
 
 class OpenPackages:

@@ -206,10 +206,16 @@ class _Sender:
         packages = iter(self._packages)
         while True:
             try:
-                package = next(packages, None)
+                package = next(packages)
+            except StopIteration:
+                return None
             except BaseException as error:  # an exit is for the thread that iterates
                 return error
-            if package is None or not self._wait_until(next_send):
+            if not isinstance(package, Package):
+                return ValueError(
+                    f"the stream got a {type(package).__name__}, expected a Package, as Package(images)"
+                )
+            if not self._wait_until(next_send):
                 return None
             with self.sending:
                 if self._stopped:

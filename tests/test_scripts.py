@@ -306,7 +306,7 @@ MISTAKES: list[Mistake] = [
     ("requestor.py", [], "bootstrap.servers=127.0.0.1:1\n", 1, "no broker answers at 127.0.0.1:1"),
     ("requestor.py", ["--batch-size", "0"], "", 2, "--batch-size: 0 is less than 1"),
     ("requestor.py", ["--timeout", "0"], "", 2, "--timeout: 0 is not above 0"),
-    ("requestor.py", ["--interval", "nan"], "", 2, "--interval: nan is not a number of at least 0"),
+    ("requestor.py", ["--interval", "nan"], "", 2, "--interval: nan is not a number from 0 to 1,000,000,000"),
     ("requestor.py", ["--images", "nowhere"], "", 2, "--images nowhere: no such file or folder"),
     ("requestor.py", ["-c", "carrier-pigeon"], "", 2, "argument -c: invalid choice: 'carrier-pigeon'"),
     ("requestor.py", ["-t2", "requests"], "", 2, "-t2 requests: the replies need a topic of their own"),

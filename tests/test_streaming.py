@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,18 +233,36 @@ def test_a_package_without_images_is_an_error_behind_the_outcomes_of_the_others(
 ) -> None:
     answered = aside.submit(answer, answerer, 2)
     outcomes: list[Outcome] = []
+    images = [package(1), package(2), np.zeros(3, np.uint8)]
 
     with pytest.raises(ValueError, match="images"):
-        outcomes += client.stream([*packages(2), Package(np.zeros(3, np.uint8), number=3)], state=state)
+        outcomes += client.stream((Package(each) for each in images), state=state)
     answered.result()
 
-    assert numbers(outcomes) == [1, 2]
+    assert len(outcomes) == 2
     assert state.load() == []
 
 
-def test_a_stream_that_could_send_nothing_is_refused(client: Client) -> None:
-    with pytest.raises(ValueError, match="at_most is 0"):
-        client.stream(packages(1), at_most=0)
+@pytest.mark.parametrize("sent", [package(1), None, [package(1)]], ids=lambda sent: type(sent).__name__)
+def test_what_is_no_package_is_an_error_that_says_so(client: Client, sent: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected a Package, as Package\(images\)"):
+        next(client.stream([sent]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("at_most", value) for value in (0, -1, 1.5, math.inf, "5", True, None)),
+        *(("interval", value) for value in (-1, math.nan, math.inf, "1", None)),
+        *(("timeout", value) for value in (0, math.nan, "1")),
+        *(("top", value) for value in (0, 1.5, None)),
+    ],
+)
+def test_a_stream_is_refused_at_once_where_a_number_is_out_of_range(
+    client: Client, name: str, value: Any
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}, expected "):
+        client.stream(packages(1), **{name: value})
 
 
 # --- its end -----------------------------------------------------------------------------------

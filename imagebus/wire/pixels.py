@@ -75,10 +75,9 @@ def encode_request(
     """A package of images as a request message.
 
     `images` is an array as `spec` says; `deadline` is Unix time in milliseconds, after which the
-    answer is of no use. Without `id`, it gets a new UUID4.
+    answer is of no use. Without `id`, it gets a new UUID4. Raises `ValueError` for anything else, see `check_images`.
     """
-    if not fits(images, spec):
-        raise ValueError(f"images are {images.dtype} {images.shape}, expected {spec.dtype} {shape_of(spec)}")
+    check_images(images, spec)
     id = id or str(uuid.uuid4())
     value = images.tobytes()
     headers = [
@@ -138,6 +137,27 @@ def check_shape(shape: list[int], spec: ImageSpecLike, max_images: int) -> None:
         raise BadMessage(ErrorCode.SHAPE, f"images are {_header_of(spec)}")
     if not 1 <= shape[0] <= max_images:
         raise BadMessage(ErrorCode.COUNT, f"a request has 1 to {max_images} images")
+
+
+def check_images(images: object, spec: ImageSpecLike) -> None:
+    """Raise `ValueError` for what is no package of images as `spec` says, however its memory is laid out.
+
+    Not converted here: with lists, frames and pictures there is more than one way, and a mask has no place in
+    what is sent, so that its pixels would go along as if they were seen.
+    """
+    expected = f"a NumPy array, {spec.dtype} {shape_of(spec)}"
+    if not isinstance(images, np.ndarray):
+        made = "" if images is None else "; numpy.asarray(…) makes one of most"
+        raise ValueError(f"images are of type {type(images).__name__}, expected {expected}{made}")
+    if type(images) is not np.ndarray and isinstance(images, np.ma.MaskedArray):
+        raise ValueError(
+            "images are a masked array, and pixels cannot be masked on the bus: give those a grey level, "
+            "as images.filled(0) does"
+        )
+    if not fits(images, spec):
+        raise ValueError(f"images are {images.dtype} {images.shape}, expected {spec.dtype} {shape_of(spec)}")
+    if not 1 <= len(images) <= MAX_IMAGES:
+        raise ValueError(f"images has {len(images)} of them, expected 1 to {MAX_IMAGES}")
 
 
 def fits(images: npt.NDArray[Any], spec: ImageSpecLike) -> bool:
