@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from imagebus.durations import Durations
 from imagebus.errors import ImageBusError, RequestTimeout
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Summary:
     lost: int = 0
     correct: int = 0
     judged: int = 0  # images whose true label is known
-    round_trips: list[float] = field(default_factory=list)  # seconds, of the answered packages
+    round_trips: Durations = field(default_factory=Durations)  # of the answered packages
 
     def add(self, outcome: Outcome) -> None:
         """Count one package."""
@@ -87,7 +88,7 @@ class Summary:
         elif isinstance(result, ImageBusError):
             self.failed += 1
         else:
-            self.round_trips.append(result.round_trip)
+            self.round_trips.add(result.round_trip)
             if truths is not None:
                 self.judged += len(truths)
                 pairs = zip(result.predictions, truths, strict=True)
@@ -103,10 +104,6 @@ class Summary:
         if self.judged:
             lines.append(f"accuracy {self.correct / self.judged:.1%} of {self.judged} images")
         if answered > 1:
-            from statistics import quantiles  # here, as it takes as long to load as argparse
-
-            percentiles = quantiles(self.round_trips, n=100, method="inclusive")
-            lines.append(
-                f"round trip p50 {percentiles[49] * 1000:.1f} ms, p99 {percentiles[98] * 1000:.1f} ms"
-            )
+            p50, p99 = (self.round_trips.percentile(percent) * 1000 for percent in (50, 99))
+            lines.append(f"round trip p50 {p50:.1f} ms, p99 {p99:.1f} ms")
         return "\n".join(lines)

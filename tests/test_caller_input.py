@@ -60,7 +60,7 @@ NO_IMAGES: dict[str, tuple[Any, str]] = {
     "list": (ONE.tolist(), r"images are of type list, .*numpy.asarray"),
     "list of arrays": ([ONE[0]], r"images are of type list, .*numpy.asarray"),
     "bytes": (ONE.tobytes(), "images are of type bytes, "),
-    "memoryview": (memoryview(ONE), "images are of type memoryview, "),
+    "memoryview": (memoryview(ONE.tobytes()), "images are of type memoryview, "),
     "text": ("shirt.png", "images are of type str, "),
     "path": (Path("shirt.png"), "images are of type PosixPath, "),
     "frame": (Frame(), "images are of type Frame, "),
