@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +23,18 @@ import pytest
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # it does export them
 
-from imagebus import Client, CommitFailed, Message, RequestFailed, TooLarge, connect, load_images
+from imagebus import (
+    Client,
+    CommitFailed,
+    Message,
+    RequestFailed,
+    TooLarge,
+    TransportError,
+    connect,
+    load_images,
+)
 from imagebus.broker import EmbeddedBroker
+from imagebus.transports.base import Member
 from imagebus.transports.kafka import KafkaBus
 from imagebus.transports.kafka.config import read_settings
 from imagebus.transports.kafka.member import KafkaMember
@@ -270,7 +281,39 @@ def test_a_wish_for_a_partition_that_is_not_there_holds_nobody_up(
     with bus.client() as client:
         assert client.predict(package())
 
-    assert "wish" in partitions_of(broker, bus.replies)
+    with connect("kafka", bus.config, topics=[bus.replies]) as reader:
+        read_until(reader.join(bus.replies, f"readers-{bus.group}"), b"wish")
+
+
+def read_until(member: Member, key: bytes) -> None:
+    """Read until a message with this key comes."""
+    deadline = time.monotonic() + SECONDS
+    while not any(message.key == key for message in member.receive(100, 1.0)):
+        assert time.monotonic() < deadline, f"no message with the key {key!r} came"
+
+
+@pytest.mark.parametrize("reader", ["inbox", "member"])
+def test_a_topic_that_a_broker_does_not_know_yet_is_waited_for(
+    bus: Bus, broker: EmbeddedBroker, reader: str
+) -> None:
+    with KafkaBus(read_settings(bus.config)) as connection, ThreadPoolExecutor(1) as pool:
+        if reader == "inbox":
+            opening: Future[Any] = pool.submit(connection.inbox, bus.replies)
+        else:
+            opening = pool.submit(connection.join, bus.replies, bus.group)
+        with pytest.raises(TimeoutError):
+            opening.result(1.0)
+        KafkaBus(read_settings(bus.config), topics=[bus.replies]).close()
+
+        assert opening.result(SECONDS) is not None
+
+
+def test_a_topic_that_is_missing_is_an_error_at_the_start(bus: Bus) -> None:
+    with KafkaBus(read_settings(bus.config)) as connection:
+        with pytest.raises(TransportError, match=f"reading topic '{bus.replies}': .*Unknown topic"):
+            connection.inbox(bus.replies)
+        with pytest.raises(TransportError, match=f"reading topic '{bus.requests}': .*Unknown topic"):
+            connection.join(bus.requests, bus.group)
 
 
 # --- the caller's side -------------------------------------------------------------------------

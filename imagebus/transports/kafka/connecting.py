@@ -32,6 +32,14 @@ KNOCK_PAUSE = 1.0  # seconds between two probes, while librdkafka tries to conne
 LEADER_POLL_SECONDS = 0.02  # between two requests for the leader of a partition
 LEAVE_SECONDS = 10.0  # for a consumer to leave its group
 
+# A topic or its leader is not known to the asked broker yet, or no longer.
+MOVING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
 _UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT})
 # What librdkafka writes around the reason: the server and the duration.
 _WHO = re.compile(r"^\w+://(?P<server>[^/]+)/\w+: ")
@@ -204,6 +212,21 @@ def _has_leaders(admin: AdminClient, topic: str) -> bool:
     if metadata.error is not None and metadata.error.code() in DENIED:
         raise translate(metadata.error, f"describing topic {topic!r}")
     return bool(metadata.partitions) and all(each.leader >= 0 for each in metadata.partitions.values())
+
+
+def partitions_of(consumer: Consumer, topic: str, seconds: float = CONNECT_SECONDS) -> list[int]:
+    """The numbers of a topic's partitions. Waits a while for a new topic: it does not reach all brokers at once.
+
+    Raises `KafkaException` for one that is missing, or hidden from these credentials.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        metadata = consumer.list_topics(topic, timeout=seconds).topics[topic]
+        if metadata.error is None:
+            return sorted(metadata.partitions)
+        if metadata.error.code() not in MOVING or time.monotonic() > deadline:
+            raise KafkaException(metadata.error)
+        time.sleep(LEADER_POLL_SECONDS)  # not a poll, which could take a record
 
 
 def close_consumer(consumer: Consumer) -> None:

@@ -10,16 +10,18 @@ import time
 import uuid
 from collections.abc import Iterable
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from imagebus.errors import TransportError
 from imagebus.transports.base import Inbox
 from imagebus.transports.kafka.connecting import (
     CONNECT_SECONDS,
     LEADER_POLL_SECONDS,
+    MOVING,
     TOPIC_SECONDS,
     Connection,
     close_consumer,
+    partitions_of,
 )
 from imagebus.transports.kafka.errors import raise_translated
 from imagebus.transports.kafka.records import keep_bad_news, to_message
@@ -29,15 +31,6 @@ from imagebus.wire.message import Message
 
 LOOK_SECONDS = 5.0  # between two looks for added partitions: each takes a millisecond or two
 LOOK_TIMEOUT = 0.5  # for each; replies wait meanwhile
-
-# A partition has no leader yet, or has a new one.
-_MOVING = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-    }
-)
 
 
 class KafkaInbox(Inbox):
@@ -56,7 +49,7 @@ class KafkaInbox(Inbox):
         # Nothing is committed, but librdkafka requires a group name.
         self._consumer: Consumer = connection.clients.consumer(f"requestor-{uuid.uuid4()}")
         try:
-            partitions = [TopicPartition(topic, number) for number in self._numbers(CONNECT_SECONDS)]
+            partitions = [TopicPartition(topic, number) for number in partitions_of(self._consumer, topic)]
             self._own = own_partition and len(partitions) > 1
             if self._own:
                 partitions = [random.choice(partitions)]
@@ -69,19 +62,12 @@ class KafkaInbox(Inbox):
             self.close()
             raise_translated(error, f"reading topic {topic!r}")
 
-    def _numbers(self, seconds: float) -> set[int]:
-        """The topic's partitions, as the brokers list them now."""
-        metadata = self._consumer.list_topics(self._topic, timeout=seconds).topics[self._topic]
-        if metadata.error is not None:  # it is missing, or hidden from these credentials
-            raise KafkaException(metadata.error)
-        return set(metadata.partitions)
-
     def _look_for_partitions(self) -> None:
         """Read what was added from its beginning: replies may be there already. Let go of what is gone."""
         if time.monotonic() < self._look_at:
             return
         try:
-            listed = self._numbers(LOOK_TIMEOUT)
+            listed = set(partitions_of(self._consumer, self._topic, LOOK_TIMEOUT))
             if self._own and self._reading <= listed:
                 return
             self._own, self.return_headers = False, ()
@@ -133,6 +119,6 @@ def _high_watermark(consumer: Consumer, partition: TopicPartition) -> int:
         try:
             return consumer.get_watermark_offsets(partition, timeout=CONNECT_SECONDS)[1]
         except KafkaException as error:
-            if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
+            if error.args[0].code() not in MOVING or time.monotonic() > deadline:
                 raise
             consumer.poll(LEADER_POLL_SECONDS)

@@ -19,7 +19,7 @@ from confluent_kafka import Message as Record
 
 from imagebus.errors import TransportError
 from imagebus.transports.base import Commit, Instead, Member, OnAssigned, earliest
-from imagebus.transports.kafka.connecting import TOPIC_SECONDS, Connection, close_consumer
+from imagebus.transports.kafka.connecting import TOPIC_SECONDS, Connection, close_consumer, partitions_of
 from imagebus.transports.kafka.delivery import Delivery, Finish
 from imagebus.transports.kafka.errors import raise_translated
 from imagebus.transports.kafka.ledger import Ledger
@@ -72,9 +72,14 @@ class KafkaMember(Member):
             group, self._ledger.on_commit_result, ends=bounded
         )
         self._ledger.attach(self._consumer)
-        self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        try:
+            partitions_of(self._consumer, topic)  # a missing topic is found here
+            self._consumer.subscribe(
+                [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+        except KafkaException as error:
+            close_consumer(self._consumer)
+            raise_translated(error, f"reading topic {topic!r}")
         threading.Thread(target=self._keep_membership, name="imagebus-keeper", daemon=True).start()
 
     # --- partitions come and go ----------------------------------------------------------------
