@@ -9,14 +9,14 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from imagebus import checks
-from imagebus.backoff import Backoff
 from imagebus.errors import (
     AccessDenied,
     BadMessage,
     ConnectionFailed,
+    ErrorCode,
     ImageBusError,
     PublishFailed,
     RequestFailed,
@@ -26,10 +26,12 @@ from imagebus.errors import (
 )
 from imagebus.observer import Observer
 from imagebus.open_packages import OpenPackages, Package
+from imagebus.pending import Pending
+from imagebus.resends import Resends
 from imagebus.streaming import Stream
 from imagebus.transports.base import Bus
-from imagebus.wire.envelope import TOP
-from imagebus.wire.message import Message
+from imagebus.wire.envelope import REPLIER_TIME, TOP, integer_of, with_deadline
+from imagebus.wire.message import Message, Position, text_of
 from imagebus.wire.pixels import Images, encode_request
 from imagebus.wire.results import ErrorReply, Prediction, Reply, decode_reply
 
@@ -37,28 +39,6 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 0.1  # how late a time-out may be noticed
 READ_REPLIES = 100  # replies taken at once
-# Seconds until an unanswered request is re-sent under the same id: the first time, and at most. What the brokers
-# confirmed is safe with them, so this is for rare cases such as a recreated topic, and it must not come before a
-# killed replier is replaced (6 to 10 s).
-RESEND = (20.0, 60.0)
-RETRY = (0.5, 5.0)  # the same for one not confirmed by the brokers
-
-
-@dataclass(slots=True)
-class _Pending:
-    future: Future[Reply]
-    message: Message
-    sha256: str
-    images: int
-    top: int  # labels asked for
-    sent: float  # time.perf_counter()
-    timeout: float  # seconds
-    deadline: float  # time.monotonic()
-    resend_at: float  # time.monotonic()
-    resends: Backoff  # when confirmed
-    retries: Backoff  # when not
-    confirmed: bool = False
-    refusal: TransportError | None = None  # why it was not confirmed the last time
 
 
 class Client:
@@ -67,9 +47,10 @@ class Client:
     `timeout` is in seconds, for each request. The inbox is open before this returns, so the first
     reply is not missed. Use it as a context manager; it owns `bus` and closes it.
 
-    A request without an answer is re-sent under the same id, with growing pauses, until its deadline;
-    `resent` counts those. `ignored` counts replies that were dropped, by reason: `unknown` (another
-    requestor's, late, or repeated), `malformed`, `hash` (not the bytes that were sent).
+    A request without an answer is re-sent under the same id, with growing pauses, until its deadline, where it
+    seems to be lost; `resent` counts those. `ignored` counts replies that were dropped, by reason: `unknown`
+    (another requestor's, late, or repeated), `malformed`, `hash` (not the bytes that were sent), `expired` (an
+    earlier copy's: this one is in time).
     """
 
     def __init__(
@@ -87,7 +68,9 @@ class Client:
         self._observers = observers
         self._requests = requests
         self._timeout = checks.seconds(timeout, "timeout")
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, Pending] = {}
+        self._resends = Resends()
+        self._clock_ahead = 0  # ms by which a replier's clock is ahead of this one, as far as is known
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: TransportError | None = None
@@ -115,28 +98,11 @@ class Client:
         timeout = self._timeout if timeout is None else checks.seconds(timeout, "timeout")
         top = checks.labels(top)
         id = str(uuid.uuid4()) if id is None else checks.request_id(id)
-        message = encode_request(
-            images, self._requests, id=id, deadline=round((time.time() + timeout) * 1000), top=top
-        )
+        expires = self._expires(timeout)
+        message = encode_request(images, self._requests, id=id, deadline=expires, top=top)
         if self._inbox.return_headers:
             message = message._replace(headers=[*message.headers, *self._inbox.return_headers])
-        future: Future[Reply] = Future()
-        future.set_running_or_notify_cancel()
-        now = time.monotonic()
-        resends = Backoff(*RESEND)
-        pending = _Pending(
-            future=future,
-            message=message,
-            sha256=message.header("sha256") or "",
-            images=len(images),
-            top=top,
-            sent=time.perf_counter(),
-            timeout=timeout,
-            deadline=now + timeout,
-            resend_at=now + resends.next(),
-            resends=resends,
-            retries=Backoff(*RETRY),
-        )
+        pending = Pending(message, images=len(images), top=top, timeout=timeout, expires=expires)
         with self._lock:
             self._check_open()  # again: from here on, the reader fails it when it ends
             if id in self._pending:
@@ -148,22 +114,29 @@ class Client:
             with self._lock:
                 self._pending.pop(id, None)
             raise
-        return future
+        return pending.future
 
     def _check_open(self) -> None:
         if self._closing.is_set() or self._failure:
             raise self._failure or TransportError("the client is closed")
 
-    def _send(self, id: str, pending: _Pending) -> None:
-        def delivered(error: TransportError | None) -> None:
-            if error is None:
+    def _expires(self, seconds: float) -> int:
+        """The Unix time in ms, by the clock of the replier that is ahead most, at which so many seconds have passed."""
+        return round((time.time() + seconds) * 1000) + self._clock_ahead
+
+    def _send(self, id: str, pending: Pending) -> None:
+        def delivered(fate: TransportError | Position | None) -> None:
+            if not isinstance(fate, TransportError):
                 pending.confirmed = True
-            elif isinstance(error, (TooLarge, AccessDenied, ConnectionFailed)):
-                self._finish(id, error)  # a retry would fail the same way
+                pending.place = self._resends.confirmed(fate)
+            elif isinstance(fate, (TooLarge, AccessDenied, ConnectionFailed)):
+                self._finish(id, fate)  # a retry would fail the same way
             else:
-                pending.refusal = error
+                pending.refusal = fate
                 pending.resend_at = time.monotonic() + pending.retries.next()
 
+        pending.place = None
+        pending.copies += 1
         self._bus.publish(pending.message, delivered)
 
     def predict(
@@ -283,8 +256,11 @@ class Client:
             messages = self._inbox.receive(READ_REPLIES, READ_SECONDS)
             arrived = time.perf_counter()
             for message in messages:
+                if not self._may_be_ours(message):
+                    self.ignored["unknown"] += 1
+                    continue
                 try:
-                    self._resolve(decode_reply(message), arrived)
+                    self._resolve(message, decode_reply(message), arrived)
                 except BadMessage:
                     self.ignored["malformed"] += 1
             now = time.monotonic()
@@ -292,12 +268,21 @@ class Client:
                 self._next_look = now + READ_SECONDS
                 self._look_after(now)
 
-    def _resolve(self, reply: Reply | ErrorReply, arrived: float) -> None:
+    def _may_be_ours(self, message: Message) -> bool:
+        """Whether key or header name an open request, or neither names any: others' replies are not parsed."""
+        if message.key is not None and text_of(message.key) in self._pending:
+            return True
+        id = message.header("correlation_id")
+        return id in self._pending if id is not None else message.key is None
+
+    def _resolve(self, message: Message, reply: Reply | ErrorReply, arrived: float) -> None:
         pending = self._pending.get(reply.id)
         if pending is None:
             self.ignored["unknown"] += 1
         elif reply.sha256 != pending.sha256:
             self.ignored["hash"] += 1
+        elif isinstance(reply, ErrorReply) and reply.code == ErrorCode.EXPIRED:
+            self._expired(message, reply.id, pending)
         elif isinstance(reply, ErrorReply):
             self._finish(reply.id, RequestFailed(reply.code, reply.message, retryable=reply.retryable))
         elif len(reply.predictions) != pending.images or any(
@@ -307,14 +292,38 @@ class Client:
         else:
             self._finish(reply.id, replace(reply, round_trip=arrived - pending.sent))
 
+    def _expired(self, message: Message, id: str, pending: Pending) -> None:
+        """A replier says that a copy came too late. That decides nothing: in time or not, the caller's clock tells.
+
+        For an earlier copy, there is a later one. For the last one, the replier's clock is ahead of ours.
+        """
+        self.ignored["expired"] += 1
+        left = pending.deadline - time.monotonic()
+        replier_time = integer_of(message.header(REPLIER_TIME))
+        if left <= 0 or replier_time is None or integer_of(message.header("deadline")) != pending.expires:
+            return
+        ahead = replier_time - round(time.time() * 1000)
+        if ahead > self._clock_ahead:
+            self._clock_ahead = ahead
+            log.warning(
+                "the clock of a replier is %.1f s ahead of this machine's: deadlines are moved by that",
+                ahead / 1000,
+            )
+        pending.expires = self._expires(left)
+        pending.message = with_deadline(pending.message, pending.expires)
+        self._send_again(id, pending)
+
     def _look_after(self, now: float) -> None:
-        """Time out late requests, re-send those that have waited long."""
+        """Time out late requests, re-send those that seem to be lost."""
+        self._resends.tick(now)
+        topic = self._resends.topic
         with self._lock:
             late = [(id, pending) for id, pending in self._pending.items() if pending.deadline <= now]
-            again = [
+            waiting = [
                 (id, pending)
                 for id, pending in self._pending.items()
-                if pending.resend_at <= now < pending.deadline and (pending.confirmed or pending.refusal)
+                if now < pending.deadline
+                and (pending.resend_at <= now or (pending.place is not None and pending.place.topic != topic))
             ]
         for id, pending in late:
             if pending.confirmed:
@@ -325,11 +334,17 @@ class Client:
                 reason = pending.refusal or f"nothing was heard of it for {pending.timeout:g} s"
                 outcome = PublishFailed(f"request {id} was not confirmed by the brokers: {reason}")
             self._finish(id, outcome)
-        for id, pending in again:
-            pending.refusal = None
-            pending.resend_at = now + pending.resends.next()
-            self.resent += 1
-            self._send(id, pending)
+        for id, pending in waiting:
+            if pending.refusal or (pending.place is not None and self._resends.due(pending.place, now)):
+                pending.resend_at = now + pending.resends.next()
+                self._send_again(id, pending)
+            else:
+                pending.reconsider(now)
+
+    def _send_again(self, id: str, pending: Pending) -> None:
+        pending.refusal = None
+        self.resent += 1
+        self._send(id, pending)
 
     def _fail_all(self, error: TransportError) -> None:
         for id in list(self._pending):
@@ -341,6 +356,8 @@ class Client:
             pending = self._pending.pop(id, None)
         if pending is None:
             return
+        if isinstance(outcome, (Reply, RequestFailed)):
+            self._resends.answered(pending.place if pending.copies == 1 else None, time.monotonic())
         if isinstance(outcome, Reply):
             pending.future.set_result(outcome)
         else:

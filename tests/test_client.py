@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from imagebus.client import Client
 from imagebus.errors import (
+    BadMessage,
+    ErrorCode,
     ImageBusError,
     PublishFailed,
     RequestFailed,
@@ -22,8 +25,10 @@ from imagebus.errors import (
 from imagebus.observer import Observer
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.memory import MemoryBroker, MemoryBus, MemoryInbox
+from imagebus.wire.envelope import REPLIER_TIME, Envelope
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import Images, encode_request
+from imagebus.wire.replies import encode_error
 from imagebus.wire.results import Reply
 
 from .fakes import package
@@ -42,8 +47,11 @@ class Answerer:
         (message,) = self._member.receive(1, SECONDS)
         return message
 
+    def publish(self, reply: Message) -> None:
+        self._bus.publish(reply)
+
     def say(self, value: bytes) -> None:
-        self._bus.publish(Message("replies", value))
+        self.publish(Message("replies", value))
 
     def answer(self, request: Message, **changes: Any) -> None:
         self.say(orjson.dumps(reply_to(request) | changes))
@@ -230,7 +238,7 @@ def test_a_send_that_can_never_succeed_fails_at_once(broker: MemoryBroker) -> No
 def test_an_unanswered_request_is_sent_again_and_the_caller_sees_one_answer(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagebus.client.RESEND", (0.05, 0.1))
+    monkeypatch.setattr("imagebus.pending.RESEND", (0.05, 0.1))
     with Client(MemoryBus(broker)) as client:
         answerer = Answerer(broker)
         future = client.submit(package(1))
@@ -244,6 +252,94 @@ def test_an_unanswered_request_is_sent_again_and_the_caller_sees_one_answer(
         result(last)
         assert client.resent >= 2
         assert client.ignored["unknown"] >= 2
+
+
+def expired(request: Message, *, by_clock: int = 0, deadline: bytes | None = None) -> Message:
+    """What a replier says of a request that it took for late; `by_clock` is how far its clock is ahead, in ms."""
+    envelope = Envelope(request.header("correlation_id") or "", request.header("sha256") or "")
+    envelope = envelope._replace(deadline=int(deadline or request.header("deadline") or 0))
+    reply = encode_error(envelope, "replies", BadMessage(ErrorCode.EXPIRED, "too late"))
+    time = (b"%d" % (int(reply.header(REPLIER_TIME) or 0) + by_clock)) if by_clock else None
+    headers = [(name, time if time and name == REPLIER_TIME else value) for name, value in reply.headers]
+    return reply._replace(headers=headers)
+
+
+def test_that_an_earlier_copy_came_too_late_decides_nothing(client: Client, answerer: Answerer) -> None:
+    future = client.submit(package(1), id="asked-before")
+    request = answerer.request()
+
+    answerer.publish(expired(request, deadline=b"1000"))
+    answerer.answer(request)
+
+    assert result(future).id == "asked-before"
+    assert client.ignored["expired"] == 1
+    assert client.resent == 0
+
+
+def test_a_replier_whose_clock_is_ahead_is_asked_again_with_a_deadline_by_its_clock(
+    client: Client, answerer: Answerer, caplog: pytest.LogCaptureFixture
+) -> None:
+    future = client.submit(package(1))
+    request = answerer.request()
+
+    answerer.publish(expired(request, by_clock=40_000))
+    again = answerer.request()
+    answerer.answer(again)
+
+    assert result(future).id == request.header("correlation_id")
+    moved = int(again.header("deadline") or 0) - int(request.header("deadline") or 0)
+    assert 39_000 < moved < 41_000
+    assert "the clock of a replier is 40.0 s ahead" in caplog.text.replace("39.9", "40.0")
+
+
+def test_later_requests_carry_a_deadline_by_the_clock_that_is_ahead(
+    client: Client, answerer: Answerer
+) -> None:
+    first = client.submit(package(1))
+    answerer.publish(expired(answerer.request(), by_clock=3_600_000))
+    answerer.answer(answerer.request())
+    result(first)
+
+    client.submit(package(2))
+    deadline = int(answerer.request().header("deadline") or 0)
+
+    assert deadline / 1000 - time.time() > 3600
+    assert client.resent == 1
+
+
+def test_an_expired_request_of_a_replier_that_tells_no_time_waits_for_its_own_end(
+    client: Client, answerer: Answerer
+) -> None:
+    future = client.submit(package(1))
+    request = answerer.request()
+
+    answerer.answer(request, error={"code": "EXPIRED", "message": "too late", "retryable": False})
+    answerer.answer(request)
+
+    assert result(future).id == request.header("correlation_id")
+
+
+def test_the_replies_of_others_are_dropped_by_their_ids_alone(client: Client, answerer: Answerer) -> None:
+    future = client.submit(package(1))
+    request = answerer.request()
+
+    answerer.publish(Message("replies", b"{not json", key=b"another's"))
+    answerer.publish(Message("replies", b"{not json", headers=[("correlation_id", b"another's")]))
+    answerer.answer(request)
+
+    assert result(future).id == request.header("correlation_id")
+    assert client.ignored == {"unknown": 2}
+
+
+def test_a_reply_is_found_by_its_header_when_its_key_is_another(client: Client, answerer: Answerer) -> None:
+    future = client.submit(package(1))
+    request = answerer.request()
+    id = request.header("correlation_id") or ""
+
+    value = orjson.dumps(reply_to(request))
+    answerer.publish(Message("replies", value, key=b"of-its-own", headers=[("correlation_id", id.encode())]))
+
+    assert result(future).id == id
 
 
 def test_a_reader_that_fails_in_any_way_leaves_no_future_without_an_end(broker: MemoryBroker) -> None:

@@ -8,7 +8,7 @@ from imagebus.errors import ErrorCode
 from imagebus.replay import ROUNDS, replay_dead_letters
 from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.wire.dead_letters import DEAD_LETTER_CODE, DEAD_LETTER_CUT
-from imagebus.wire.message import Message
+from imagebus.wire.message import Message, Position
 
 pytestmark = pytest.mark.usefixtures("quickly")
 
@@ -110,11 +110,12 @@ def test_what_comes_back_at_once_is_left_to_another_call(broker: MemoryBroker) -
     class Unmended(MemoryBroker):
         """Its repliers put whatever they get aside again."""
 
-        def append(self, message: Message) -> None:
-            super().append(message)
+        def append(self, message: Message) -> Position:
+            position = super().append(message)
             if message.topic == "requests":
                 headers = [*message.headers, (DEAD_LETTER_CODE, b"NO_ID")]
                 super().append(Message("requests.dlt", message.value, headers=headers))
+            return position
 
     broker = Unmended()
     put(broker, b"one")

@@ -22,7 +22,7 @@ from imagebus.transports.kafka.partitions import begun
 from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.transports.pubsub import PubSubBus
 from imagebus.transports.pubsub.account import read_service_account
-from imagebus.wire.message import Message
+from imagebus.wire.message import Message, Position
 from imagebus.wire.results import Reply
 
 from .fakes import package
@@ -302,14 +302,14 @@ def test_commit_returns_when_the_outgoing_messages_exist(buses: Buses) -> None:
 
 
 def test_a_delivery_is_reported_once(buses: Buses) -> None:
-    reports: list[TransportError | None] = []
+    reports: list[TransportError | Position | None] = []
 
     with buses.connect() as bus:
         inbox = bus.inbox(buses.topic)
         bus.publish(buses.message(b"1"), reports.append)
-        receive(inbox, 1)
+        (received,) = receive(inbox, 1)
 
-    assert reports == [None]
+    assert reports == [received.position]
 
 
 def test_close_can_be_called_twice_and_sends_what_is_queued(buses: Buses) -> None:

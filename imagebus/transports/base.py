@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from imagebus.errors import TransportError
-from imagebus.wire.message import Message
+from imagebus.wire.message import Message, Position
 
 OnAssigned = Callable[[Sequence[int]], None]
-OnDelivery = Callable[[TransportError | None], None]
+OnDelivery = Callable[[TransportError | Position | None], None]
 Instead = Callable[[int], Message]
 
 
@@ -46,7 +46,8 @@ class Bus(ABC):
     def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
         """Queue one message and return; blocks only while the queue is full.
 
-        `on_delivery` is called once, with None when the bus confirmed the message, else with the error.
+        `on_delivery` is called once: with the place of the message when the bus confirmed it (None where a bus has
+        no positions), else with the error.
         Without it, a failed delivery is kept and raised by the next call.
         """
 

@@ -65,11 +65,13 @@ class MemoryBroker:
         """Whether the message is small enough for its topic."""
         return len(message.value) <= self.max_message_bytes[message.topic]
 
-    def append(self, message: Message) -> None:
+    def append(self, message: Message) -> Position:
         """Store a message; to be called with `changed` held."""
         log = self.topics[message.topic]
-        log.append(message._replace(position=Position(0, len(log), int(time.time() * 1000))))
+        position = Position(0, len(log), int(time.time() * 1000))
+        log.append(message._replace(position=position))
         self.changed.notify_all()
+        return position
 
     def message(self, topic: str, offset: int) -> Message:
         """A stored message; its receipt is its offset."""
@@ -92,9 +94,9 @@ class MemoryBus(Bus):
                 raise self.broker.failure.with_traceback(None)
             if not self.broker.takes(message):
                 raise TooLarge(f"a message of {len(message.value)} bytes to topic {message.topic!r}")
-            self.broker.append(message)
+            position = self.broker.append(message)
         if on_delivery is not None:
-            on_delivery(None)
+            on_delivery(position)
 
     def inbox(self, topic: str) -> MemoryInbox:
         return MemoryInbox(self, topic)

@@ -19,6 +19,7 @@ JPEG = "image/jpeg"
 V2_JSON = "application/json"
 
 TOP = 3  # labels listed for each image unless the request's `top` header asks for another number
+REPLIER_TIME = "replier_time"  # of an `EXPIRED`: Unix time in milliseconds, by the clock that judged
 REPLY_PARTITION = "kafka_replyPartition"  # Spring Kafka's name for it
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -94,8 +95,8 @@ def read_envelope(
         # A reply with a key as large as a request could be too large for the bus.
         key=message.key if len(message.key or b"") <= MAX_HEADER_BYTES else None,
         reply_to=headers.get("reply_to"),
-        deadline=_integer(headers.get("deadline")),
-        top=_integer(headers.get("top")) or TOP,
+        deadline=integer_of(headers.get("deadline")),
+        top=integer_of(headers.get("top")) or TOP,
         traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
         requestor=requestor if requestor and is_id(requestor) else None,
         reply_partition=_reply_partition(message) if REPLY_PARTITION in headers else None,
@@ -110,6 +111,12 @@ def hash_mismatch() -> BadMessage:
     return BadMessage(ErrorCode.HASH_MISMATCH, "the value does not have the SHA-256 that the header states")
 
 
+def with_deadline(request: Message, deadline: int) -> Message:
+    """The same request with another deadline, Unix time in milliseconds."""
+    others = [header for header in request.headers if header[0] != "deadline"]
+    return request._replace(headers=[*others, ("deadline", str(deadline).encode())])
+
+
 def reply_partition_header(number: int) -> tuple[str, bytes]:
     """The header that asks for the reply in this partition, as Spring Kafka writes it: int32, big-endian."""
     return REPLY_PARTITION, number.to_bytes(4, "big")
@@ -121,6 +128,6 @@ def _reply_partition(message: Message) -> int | None:
     return int.from_bytes(value, "big") if len(value) == 4 and value[0] < 0x80 else None
 
 
-def _integer(text: str | None) -> int | None:
-    """A decimal number of at most 18 digits, so that no header can make a huge one."""
+def integer_of(text: str | None) -> int | None:
+    """The value of a header as a decimal number of at most 18 digits, so that no header can make a huge one."""
     return int(text) if text is not None and _INTEGER.fullmatch(text) else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
-from imagebus.errors import BadMessage
+from imagebus.errors import BadMessage, ErrorCode
 from imagebus.wire.dialects import DIALECTS
-from imagebus.wire.envelope import V2_JSON, Envelope
+from imagebus.wire.envelope import REPLIER_TIME, V2_JSON, Envelope
 from imagebus.wire.message import Message
 from imagebus.wire.results import ModelIdentity, Probabilities, Ranked
 
@@ -31,9 +32,17 @@ def encode_reply(
 
 
 def encode_error(envelope: Envelope, topic: str, error: BadMessage, *, retryable: bool = False) -> Message:
-    """The error that answers one request, as its reply message."""
+    """The error that answers one request, as its reply message.
+
+    `EXPIRED` says in headers which `deadline` passed, since a request may have been sent again with a later one, and
+    by which time: clocks may differ.
+    """
     value = DIALECTS[envelope.dialect].write_error(envelope, error, retryable)
-    return _reply(envelope, topic, b"error", value)
+    reply = _reply(envelope, topic, b"error", value)
+    if error.code != ErrorCode.EXPIRED:
+        return reply
+    times = {"deadline": envelope.deadline, REPLIER_TIME: round(time.time() * 1000)}
+    return reply._replace(headers=[*reply.headers, *((name, str(ms).encode()) for name, ms in times.items())])
 
 
 def _reply(envelope: Envelope, topic: str, status: bytes, value: bytes) -> Message:

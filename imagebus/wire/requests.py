@@ -68,7 +68,10 @@ def _check(envelope: Envelope, message: Message, reply_topics: Sequence[str], re
         raise BadMessage(ErrorCode.NO_HASH, "the request has no sha256 header, which this replier asks for")
     if envelope.intact is False:
         raise hash_mismatch()
-    if envelope.deadline is not None and envelope.deadline < time.time() * 1000:
-        raise BadMessage(ErrorCode.EXPIRED, "the deadline passed before the request was served")
+    if envelope.deadline is not None and (late := time.time() - envelope.deadline / 1000) > 0:
+        raise BadMessage(
+            ErrorCode.EXPIRED,
+            f"the deadline passed {late:.1f} s before the request was served, by this replier's clock",
+        )
     if len(message.value) > MAX_BYTES:
         raise too_large()

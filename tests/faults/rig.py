@@ -25,6 +25,7 @@ from imagebus.broker import EmbeddedBroker
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.kafka import KafkaBus
 from imagebus.transports.kafka.config import read_settings
+from imagebus.wire.message import Position
 
 from ..programs import ROOT, Program, python
 from .ledger import Committed, Ledger, Verdict, ends, judge
@@ -53,11 +54,11 @@ class WatchedBus(KafkaBus):
     def publish(self, message: Message, on_delivery: OnDelivery | None = None) -> None:
         id = message.header("correlation_id") or ""
 
-        def delivered(error: TransportError | None) -> None:
-            if error is None:
+        def delivered(fate: TransportError | Position | None) -> None:
+            if not isinstance(fate, TransportError):
                 self.ledger.confirmed.setdefault(id, time.monotonic())
             if on_delivery is not None:
-                on_delivery(error)
+                on_delivery(fate)
 
         self.ledger.sent.setdefault(id, time.monotonic())
         super().publish(message, delivered)

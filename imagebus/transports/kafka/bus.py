@@ -16,6 +16,7 @@ from imagebus.transports.kafka.delivery import FLUSH_SECONDS, AtLeastOnce, Deliv
 from imagebus.transports.kafka.errors import translate
 from imagebus.transports.kafka.inbox import KafkaInbox
 from imagebus.transports.kafka.member import KafkaMember
+from imagebus.transports.kafka.records import position_of
 from imagebus.transports.kafka.sender import Sender
 from imagebus.transports.kafka.transactions import ExactlyOnce
 from imagebus.wire.message import Message
@@ -61,13 +62,15 @@ class KafkaBus(Bus):
             raise PublishFailed("the bus is closed")
         self._connection.raise_failure()
 
-        def delivered(error: KafkaError | None, _: Record) -> None:
-            doing = f"sending {len(message.value)} bytes to topic {message.topic!r}"
-            failure = None if error is None else translate(error, doing)
-            if on_delivery is not None:
-                on_delivery(failure)
-            elif failure is not None:
-                self._connection.keep_undelivered(failure)
+        def delivered(error: KafkaError | None, record: Record) -> None:
+            if error is not None:
+                failure = translate(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
+                if on_delivery is None:
+                    self._connection.keep_undelivered(failure)
+                else:
+                    on_delivery(failure)
+            elif on_delivery is not None:
+                on_delivery(position_of(record))
 
         self._sender.send(message, delivered)
         self._sender.poll()

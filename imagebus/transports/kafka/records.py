@@ -22,14 +22,18 @@ _GONE = frozenset(
 
 def to_message(record: Record, topic: str, receipt: Any = None, attempt: int = 1) -> Message:
     """A received record as a message."""
-    number, offset = place_of(record)
-    _, timestamp = record.timestamp()
-    position = Position(number, offset, timestamp)
+    position = position_of(record)
     return Message(topic, record.value() or b"", record.key(), _headers(record), receipt, attempt, position)
 
 
+def position_of(record: Record) -> Position:
+    """Where a received or delivered record is stored."""
+    number, offset = place_of(record)
+    return Position(number, offset, record.timestamp()[1])
+
+
 def place_of(record: Record) -> tuple[int, int]:
-    """Partition and offset of a received record, which has both."""
+    """Partition and offset of a received or delivered record, which has both."""
     number, offset = record.partition(), record.offset()
     assert number is not None
     assert offset is not None

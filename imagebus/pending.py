@@ -1,0 +1,49 @@
+"""A request that is neither answered nor timed out, as its client keeps it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from imagebus.backoff import Backoff
+
+if TYPE_CHECKING:
+    from imagebus.errors import TransportError
+    from imagebus.resends import Place
+    from imagebus.wire.message import Message
+    from imagebus.wire.results import Reply
+
+# Seconds until an unanswered request may be re-sent under the same id, if `resends.py` has a reason: the first time,
+# and at most. Not before a killed replier is replaced (6 to 13 s).
+RESEND = (20.0, 60.0)
+RETRY = (0.5, 5.0)  # the same for one not confirmed by the brokers
+RECONSIDER_SECONDS = 1.0  # before one that there is no reason to re-send is looked at again
+
+
+class Pending:
+    """One request and its future. Times are those of `time.monotonic()` unless they say otherwise."""
+
+    def __init__(self, message: Message, *, images: int, top: int, timeout: float, expires: int) -> None:
+        now = time.monotonic()
+        self.future: Future[Reply] = Future()
+        self.future.set_running_or_notify_cancel()
+        self.message = message
+        self.sha256 = message.header("sha256") or ""
+        self.images = images
+        self.top = top  # labels asked for
+        self.timeout = timeout  # seconds
+        self.deadline = now + timeout
+        self.expires = expires  # Unix time in ms: the `deadline` that the last copy carries
+        self.sent = time.perf_counter()
+        self.resends = Backoff(*RESEND)  # when confirmed
+        self.retries = Backoff(*RETRY)  # when not
+        self.resend_at = now + self.resends.next()
+        self.copies = 0  # that were sent
+        self.confirmed = False  # one of them
+        self.place: Place | None = None  # of the last one, once it is confirmed
+        self.refusal: TransportError | None = None  # why that was not confirmed
+
+    def reconsider(self, now: float) -> None:
+        """There is no reason to re-send it yet."""
+        self.resend_at = now + RECONSIDER_SECONDS
