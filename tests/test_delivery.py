@@ -319,6 +319,33 @@ def test_a_topic_that_is_missing_is_an_error_at_the_start(bus: Bus) -> None:
 # --- the caller's side -------------------------------------------------------------------------
 
 
+def test_the_copy_of_an_earlier_process_that_expired_decides_nothing(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    with bus.client() as client:
+        produce(broker, bus.requests, encode_request(package(), bus.requests, id="asked-twice", deadline=1))
+        future = client.submit(package(), id="asked-twice")
+        bus.replier()
+
+        assert future.result().id == "asked-twice"
+        assert client.ignored == {"expired": 1}
+        assert client.resent == 0
+
+
+@pytest.mark.parametrize("seconds", [40, 1000])
+def test_a_replier_whose_clock_is_ahead_answers_in_time(bus: Bus, seconds: int) -> None:
+    fast = python("tests.faults.fragile", "fast-clock", str(seconds), *bus.serving())
+    try:
+        fast.wait_for(" ready: ")
+        with bus.client() as client:
+            replies = list(client.map(package(number) for number in range(300)))
+    finally:
+        fast.kill()
+
+    assert len(replies) == 300
+    assert client.resent <= 100  # those that were on their way when the first came back
+
+
 def test_a_killed_requestor_asks_again_for_what_was_open_and_shows_each_once(
     bus: Bus, tmp_path: Path
 ) -> None:

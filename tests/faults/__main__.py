@@ -27,6 +27,7 @@ ALL = (
     (faults.all_brokers_killed, ()),
     (faults.requestor_killed_and_restarted, ()),
     (faults.backlog_at_ten_times_the_speed, ()),
+    (faults.outage_under_open_loop, ()),
 )
 
 

@@ -13,6 +13,7 @@ import time
 import orjson
 
 from bench.measure import resident_mb
+from imagebus.resends import ANSWERS_EACH, BUDGET
 
 from .fragile import POINTS
 from .rig import Scene
@@ -172,3 +173,22 @@ def backlog_at_ten_times_the_speed(scene: Scene, packages: int = 8000) -> None:
     warm = resident[len(resident) // 4 :]  # its queue is full by then, and empty at the end
     if max(warm) > 1.1 * warm[0]:
         scene.problems.append(f"the replier's memory grew from {warm[0]:.0f} to {max(warm):.0f} MB")
+
+
+def outage_under_open_loop(scene: Scene, seconds: float = 40.0) -> None:
+    """No replier for a while at 80 % of its capacity, and callers that do not wait: copies must not add to the load."""
+    slow = ("sluggish", "80", "--max-batch-size", "8")  # 100 packages a second
+    first = scene.replier(*slow, module="tests.faults.fragile")
+    first.wait_for(" ready: ")
+    scene.load.start()
+    scene.load.wait_for_answers(SETTLE)
+    first.send(signal.SIGKILL)
+    scene.gone(first)
+    scene.interruptions += 1
+    time.sleep(seconds)
+    scene.replier(*slow, module="tests.faults.fragile")
+    while scene.load.client.in_flight > SETTLE:
+        scene.load.wait_for_answers(SETTLE)
+    resent, answered = scene.load.client.resent, len(scene.load.ledger.answered_at)
+    if resent > BUDGET + answered / ANSWERS_EACH:
+        scene.problems.append(f"{resent} requests were sent again, of {answered} that were answered")

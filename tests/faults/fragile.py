@@ -4,7 +4,7 @@
 
 At its NUMBERth batch it kills itself with SIGKILL at POINT. `slow-model` makes each of the first batches
 take NUMBER seconds instead, `sluggish` all of them NUMBER milliseconds longer, and `killer` lets it die of an
-image whose pixels all are NUMBER.
+image whose pixels all are NUMBER. `fast-clock` sets its clock ahead by NUMBER seconds.
 """
 
 from __future__ import annotations
@@ -69,6 +69,12 @@ def die_of(grey: int) -> None:
     OnnxClassifier.predict = fatal  # type: ignore[method-assign]
 
 
+def set_clock_ahead(seconds: float) -> None:
+    """Let this process live in the future."""
+    original = time.time
+    time.time = lambda: original() + seconds
+
+
 def main() -> None:
     point, number = sys.argv[1], int(sys.argv[2])
     del sys.argv[1:3]
@@ -86,6 +92,8 @@ def main() -> None:
         slow_down(number / 1000)
     elif point == "killer":
         die_of(number)
+    elif point == "fast-clock":
+        set_clock_ahead(number)
     else:
         sys.exit(f"unknown point {point}")
     cli.run(replier.main)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
 
-from imagebus.errors import BadMessage
+from imagebus.errors import BadMessage, ErrorCode
 from imagebus.wire.message import Message
 from imagebus.wire.pixels import encode_request
 from imagebus.wire.replies import encode_error, encode_reply
@@ -90,3 +91,14 @@ def test_the_trace_context_is_passed_on() -> None:
 def test_what_is_no_reply_is_refused(value: bytes) -> None:
     with pytest.raises(BadMessage, match="not a reply"):
         decode_reply(Message("replies", value))
+
+
+def test_expired_tells_which_deadline_passed_and_by_which_clock() -> None:
+    envelope = envelope_of(encode_request(package(0), "requests", deadline=1234))
+
+    expired = encode_error(envelope, "replies", BadMessage(ErrorCode.EXPIRED, "too late"))
+    other = encode_error(envelope, "replies", BadMessage(ErrorCode.SHAPE, "text"))
+
+    assert expired.header("deadline") == "1234"
+    assert abs(int(expired.header("replier_time") or 0) - time.time() * 1000) < 60_000
+    assert other.header("deadline") is other.header("replier_time") is None
