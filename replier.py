@@ -8,11 +8,16 @@ batch at hand, commits it and leaves the group.
 
 from __future__ import annotations  # names of the package stay unloaded until they are used
 
+from imagebus.signals import end_at_once_on_signals, on_stop_signal
+
+end_at_once_on_signals()  # before the other imports: process 1 of a container would not end during them
+
 import argparse
 import socket
 
 import imagebus
 from imagebus import cli
+from imagebus.errors import Fenced, GroupConflict
 from imagebus.reports import Announcer, counts_logged
 from imagebus.shipped import shipped
 
@@ -113,12 +118,16 @@ def main() -> int:
             require_hash=args.require_hash,
             group=args.group,
         )
-        cli.on_stop_signal(worker.stop)
+        on_stop_signal(worker.stop)
         if args.metrics_port is not None:
             with cli.flag("--metrics-port"):
                 imagebus.serve_metrics(worker.metrics, args.metrics_port)
         imagebus.tune_for_serving()
-        with counts_logged(worker.metrics), cli.flag(f"--name {args.name}:"):
+        with (
+            counts_logged(worker.metrics),
+            cli.flag(f"--name {args.name}:", Fenced),
+            cli.flag(f"--group {args.group}:", GroupConflict),
+        ):
             worker.run()
     return 0
 

@@ -7,15 +7,18 @@ Each package travels with its SHA-256 under an id of its own. Ctrl-C prints the 
 
 from __future__ import annotations  # names of the package stay unloaded until they are used
 
+from imagebus.signals import end_at_once_on_signals, on_stop_signal
+
+end_at_once_on_signals()  # before the other imports: process 1 of a container would not end during them
+
 import argparse
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 
 import imagebus
-from imagebus import cli
+from imagebus import cli, stdio
 from imagebus.reports import Summary
 
 
@@ -71,22 +74,24 @@ def exchange(
     """Send the packages on their timer, print each outcome when it comes, and the summary at the end."""
 
     def on_silence() -> None:
-        print(f"waiting for a replier on topic {args.requests}", file=sys.stderr, flush=True)
+        stdio.say(f"waiting for a replier on topic {args.requests}")
 
     outcomes = client.stream(
         packages, interval=args.interval, top=args.top, state=state, on_silence=on_silence
     )
-    cli.on_stop_signal(outcomes.stop)
+    on_stop_signal(outcomes.stop)
     show = as_json if args.json else as_text
-    summary = Summary()
+    summary, output = Summary(), stdio.Output()
     try:
         for outcome in outcomes:
             summary.add(outcome)
-            print(show(outcome, args.top), flush=True)
+            if not output.print(show(outcome, args.top)):
+                outcomes.keep_last()  # in --state, to be shown by the next start
     finally:  # also when the bus fails
         summary.sent = outcomes.sent
-        print(summary, file=sys.stderr if args.json else sys.stdout, flush=True)
-    return cli.EXIT_FAILED if summary.failed or summary.lost else 0
+        if args.json or not output.print(summary):
+            stdio.say(str(summary))
+    return cli.EXIT_FAILED if summary.failed or summary.lost or output.failed else 0
 
 
 def as_text(outcome: imagebus.Outcome, top: int) -> str:

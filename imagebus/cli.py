@@ -1,21 +1,20 @@
-"""What the programs share: their common options, one-line errors, and stopping on a signal."""
+"""What the programs share: their common options, one-line errors and exit status."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import imagebus
+from imagebus import stdio
 from imagebus.checks import LONGEST_SECONDS
-from imagebus.errors import ConfigError, ErrorCode, Fenced, ImageBusError
+from imagebus.errors import ConfigError, ErrorCode, ImageBusError
+from imagebus.signals import end_at_once_on_signals
 from imagebus.transports import CLOUDS
 
 EXIT_FAILED = 1
@@ -147,48 +146,44 @@ def configure_logging(*, verbose: bool) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def on_stop_signal(stop: Callable[[], None]) -> None:
-    """Call `stop` on the first SIGINT or SIGTERM; the second one ends the process at once."""
-
-    def first(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    signal.signal(signal.SIGINT, first)
-    signal.signal(signal.SIGTERM, first)
-
-
 @contextmanager
-def flag(name: str) -> Iterator[None]:
+def flag(name: str, kind: type[ImageBusError] = ConfigError) -> Iterator[None]:
     """Put the flag that can mend an error before it: the package's own errors name files and parameters."""
     try:
         yield
-    except (ConfigError, Fenced) as error:
+    except kind as error:
         raise type(error)(f"{name} {error}") from None
 
 
 def run(main: Callable[[], int]) -> None:
-    """Exit with what `main` returns; an error of this project becomes one line and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a label that the terminal does not know ends nothing
+    """Exit with what `main` returns; an error of this project becomes one line and an exit code.
+
+    Until `main` sets its own handlers, a signal ends the process at once, also as process 1.
+    """
+    end_at_once_on_signals()
+    stdio.open_missing_streams()
+    stdio.escape_unknown_characters()
+    code: str | int | None
     try:
         code = main()
-        sys.stdout.flush()
+    except SystemExit as end:  # argparse's
+        code = end.code
     except ConfigError as error:
         code = _say(error, EXIT_USAGE)
     except ImageBusError as error:
         code = _say(error, EXIT_FAILED)
-    except KeyboardInterrupt:  # before the script's own handler was set
-        code = 128 + signal.SIGINT
+    except KeyboardInterrupt as interrupt:
+        code = 128 + (interrupt.args or (signal.SIGINT,))[0]
     except BrokenPipeError:  # `| head -1` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
+    failure = stdio.flush()
+    if isinstance(failure, BrokenPipeError):
+        code = 128 + signal.SIGPIPE
+    elif failure is not None and not code:
+        code = _say(f"standard output: {failure.strerror}", EXIT_FAILED)
     sys.exit(code)
 
 
-def _say(error: ImageBusError, code: int) -> int:
-    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+def _say(error: ImageBusError | str, code: int) -> int:
+    stdio.say(f"{Path(sys.argv[0]).name}: {error}")
     return code

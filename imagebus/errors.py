@@ -7,6 +7,7 @@
     │   ├── ConnectionFailed    no broker answers, or it refuses the login
     │   ├── AccessDenied        a right on a topic or a group is missing
     │   ├── Fenced              another program has the same transactional id
+    │   ├── GroupConflict       the consumer group has members of another kind
     │   ├── PublishFailed       a message was not confirmed
     │   │   └── TooLarge            and never will be
     │   └── CommitFailed        the inputs were not marked as done: they come again
@@ -32,6 +33,7 @@ __all__ = [
     "ConnectionFailed",
     "ErrorCode",
     "Fenced",
+    "GroupConflict",
     "ImageBusError",
     "ModelError",
     "PublishFailed",
@@ -68,6 +70,10 @@ class AccessDenied(TransportError):
 
 class Fenced(TransportError):
     """Another live program has the same `transactional_id`, and took over."""
+
+
+class GroupConflict(TransportError):
+    """The consumer group has members that share out its partitions in another way, as other programs do."""
 
 
 class PublishFailed(TransportError):

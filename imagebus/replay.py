@@ -7,6 +7,11 @@ Re-sends what is in requests.dlt to requests, or only what has a given code, and
 
 from __future__ import annotations
 
+from imagebus.signals import end_at_once_on_signals, interrupt_on_signals
+
+if __name__ == "__main__":
+    end_at_once_on_signals()  # before the other imports, as the scripts do
+
 import argparse
 import logging
 import time
@@ -52,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     dead_letter_topic = cli.dead_letter_topic(args.requests)
     topics = (args.requests, dead_letter_topic)
     with connect(args.cloud, args.config, topics=topics, partitions=args.partitions) as bus:
+        interrupt_on_signals()
         letters = replay_dead_letters(
             bus,
             dead_letter_topic,

@@ -79,6 +79,12 @@ class Stream(Iterator[Outcome]):
         """
         self._sender.stop()
 
+    def keep_last(self) -> None:
+        """Leave the package of the last outcome in `state`: the outcome could not be shown."""
+        last, self._last = self._last, None
+        if last is not None:
+            self._sender.one_is_done()
+
     def __next__(self) -> Outcome:
         self._sender.start()
         self._finish_last()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagebus import cli
-from imagebus.errors import ConfigError, TransportError
+from imagebus.errors import ConfigError, Fenced, GroupConflict, TransportError
 
 from .programs import ROOT
 
@@ -25,6 +25,15 @@ def test_the_flag_stands_before_what_the_package_says_of_its_value() -> None:
         cli.flag("--images"),
     ):
         raise ConfigError("nowhere: no such file or folder")
+
+
+def test_a_flag_stands_before_the_one_kind_of_error_that_it_can_mend() -> None:
+    with (
+        pytest.raises(GroupConflict, match=r"^--group mine: not alone$"),
+        cli.flag("--name x:", Fenced),
+        cli.flag("--group mine:", GroupConflict),
+    ):
+        raise GroupConflict("not alone")
 
 
 def test_a_failure_of_the_bus_is_nobodys_flag() -> None:

@@ -11,11 +11,12 @@ from imagebus.errors import (
     AccessDenied,
     ConnectionFailed,
     Fenced,
+    GroupConflict,
     PublishFailed,
     TooLarge,
     TransportError,
 )
-from imagebus.transports.kafka.errors import DENIED, HOPELESS, is_too_large, translate
+from imagebus.transports.kafka.errors import DENIED, HOPELESS, OTHER_GROUP, is_too_large, translate
 from imagebus.transports.kafka.ledger import PendingCommit
 
 EXPECTED = {
@@ -25,6 +26,7 @@ EXPECTED = {
         [KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED],
         (Fenced, "another replier has the same transactional id"),
     ),
+    **dict.fromkeys(OTHER_GROUP, (GroupConflict, "partition.assignment.strategy or group.protocol")),
     KafkaError.MSG_SIZE_TOO_LARGE: (
         TooLarge,
         "message.max.bytes of this client or max.message.bytes of the topic",

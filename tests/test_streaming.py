@@ -96,6 +96,21 @@ def test_outcomes_come_in_the_order_in_which_the_replies_do(
         assert outcome.result.id == outcome.package.id
 
 
+def test_a_package_whose_outcome_could_not_be_shown_stays_in_the_state_and_holds_up_nothing(
+    client: Client, answerer: Answerer, aside: ThreadPoolExecutor, state: OpenPackages
+) -> None:
+    answered = aside.submit(answer, answerer, 3)
+    stream = client.stream(packages(3), at_most=1, state=state)
+
+    for outcome in stream:
+        if outcome.package.number == 2:
+            stream.keep_last()
+    answered.result()
+
+    assert [each.number for each in state.load()] == [2]
+    assert (stream.sent, stream.open) == (3, 0)
+
+
 def test_a_package_that_fails_or_is_lost_is_an_outcome_as_well(
     client: Client, answerer: Answerer, aside: ThreadPoolExecutor
 ) -> None:

@@ -8,18 +8,21 @@ All three are started as a user would start them. Ctrl-C stops them all.
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
+from imagebus import stdio
 from imagebus.broker import EmbeddedBroker, stop_on_signals
 from imagebus.broker.jars import KAFKA_VERSION, kafka_jars
 from imagebus.broker.processes import kill_child, start_child, stop_child
 from imagebus.errors import BrokerError, ConfigError
+from imagebus.signals import end_at_once_on_signals
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = 20
@@ -28,6 +31,8 @@ INTERVAL = 0.2  # seconds between packages: slow enough to watch, over in four s
 
 def main() -> int:
     """Run the demo; 0 when every package was answered, and after Ctrl-C."""
+    end_at_once_on_signals()
+    stdio.open_missing_streams()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("imagebus").setLevel(logging.INFO)
     broker = EmbeddedBroker()  # on free ports: 9092 may be taken
@@ -40,8 +45,15 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     except (BrokerError, ConfigError) as error:
-        print(f"demo: {error}", file=sys.stderr)
+        stdio.say(f"demo: {error}")
         return 1
+    except BrokenPipeError:  # `| head -1` has seen enough
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        stdio.say(f"demo: {error}")
+        return 1
+    finally:
+        stdio.flush()
 
 
 def demonstrate(broker: EmbeddedBroker) -> int:
@@ -83,9 +95,10 @@ def show_until_ready(log: IO[bytes]) -> bool:
 
 
 def show(log: IO[bytes]) -> None:
-    """Print the rest of the replier's log."""
+    """Print the rest of the replier's log; what cannot be printed is read all the same, so that nothing waits."""
     for line in log:
-        print(line.decode(errors="replace"), end="", flush=True)
+        with suppress(OSError):
+            print(line.decode(errors="replace"), end="", flush=True)
 
 
 def say(line: str) -> None:

@@ -29,8 +29,9 @@ def load_data(folder: str | Path | None = None) -> tuple[tuple[Images, Labels], 
     `folder`, Keras's cache, Debian's package, a download by Keras. Raises `FileNotFoundError`, which
     names all four, if none does, and `ValueError` if a file is damaged.
     """
-    keras_home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    cache = keras_home / "datasets" / "fashion-mnist"
+    # Not `Path.expanduser`, which raises where there is no home folder: then there is no cache either.
+    keras_home = os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")  # noqa: PTH111
+    cache = Path(keras_home) / "datasets" / "fashion-mnist"
     given = () if folder is None else (Path(folder),)
     for source in (*given, cache, DEBIAN):
         paths = [source / f"{name}-ubyte.gz" for name in FILES]

@@ -25,6 +25,7 @@ from imagebus.broker.jars import find_java, kafka_jars
 from imagebus.broker.node import Node, Runtime, new_id
 from imagebus.broker.ports import bind_error, free_ports
 from imagebus.errors import BrokerError, ConfigError
+from imagebus.signals import is_ignored
 
 START_LIMIT = 60.0  # seconds until all nodes are ready, by a slow machine's first start
 POLL = 0.02  # seconds between two checks of starting nodes
@@ -67,7 +68,7 @@ class EmbeddedBroker:
         self.ports = list(range(port, port + nodes)) if port else free_ports(nodes)
         self.bootstrap = ",".join(f"localhost:{port}" for port in self.ports)
         self.stopping = False
-        self.data = Path(data).expanduser().absolute() if data is not None else None
+        self.data = None if data is None else _absolute(data)
         self._config = dict(config or {})
         self._folder: Path | None = None  # of all nodes, once started
         self._nodes: list[Node] = []
@@ -88,7 +89,8 @@ class EmbeddedBroker:
             self.restart(*range(len(self._nodes)))
         except OSError as error:
             self.close()
-            raise ConfigError(f"the data folder {self._folder} cannot be used: {error.strerror}") from error
+            where = error.filename or self._folder or "a temporary folder"
+            raise ConfigError(f"{where} cannot be used: {error.strerror}") from error
         except BaseException:
             self.close()
             raise
@@ -183,6 +185,15 @@ class EmbeddedBroker:
         self.close()
 
 
+def _absolute(folder: str | Path) -> Path:
+    """The folder, whatever the working directory; ConfigError where `~`, or that, is none."""
+    try:
+        return Path(folder).expanduser().absolute()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no home folder"
+        raise ConfigError(f"the data folder {folder} cannot be used: {reason}") from None
+
+
 def _listeners(client: int, node: int, controller: int) -> dict[str, str]:
     """A node's listeners. `localhost` may mean ::1 to a client, so that is served where it exists."""
     listeners = {"CLIENTS": f"127.0.0.1:{client}"}
@@ -267,4 +278,5 @@ def stop_on_signals(broker: EmbeddedBroker) -> None:
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
+        if number != signal.SIGHUP or not is_ignored(number):
+            signal.signal(number, on_signal)

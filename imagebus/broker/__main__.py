@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import time
 from collections.abc import Sequence
 
 import imagebus
+from imagebus import stdio
 from imagebus.broker import EmbeddedBroker, stop_on_signals
 from imagebus.broker.jars import KAFKA_VERSION
 from imagebus.errors import BrokerError, ConfigError
+from imagebus.signals import end_at_once_on_signals
 
 WATCH = 0.1  # seconds between two checks of running nodes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 after Ctrl-C or SIGTERM, 2 for a wrong flag, 1 for the rest."""
+    end_at_once_on_signals()
+    stdio.open_missing_streams()
     parser = argparse.ArgumentParser(
         prog="python3 -m imagebus.broker",
         description="Real Apache Kafka on this machine, on loopback only. Ctrl-C stops it.",
@@ -29,24 +34,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("imagebus").setLevel(logging.INFO)
+    output = stdio.Output()
     try:
-        _serve(EmbeddedBroker(options.port, options.nodes, options.data))
+        _serve(EmbeddedBroker(options.port, options.nodes, options.data), output)
     except KeyboardInterrupt:
-        return 0
+        return 1 if output.failed else 0
     except (ConfigError, BrokerError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        stdio.say(f"error: {error}")
         return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    finally:
+        stdio.flush()
     return 0
 
 
-def _serve(broker: EmbeddedBroker) -> None:
+def _serve(broker: EmbeddedBroker, output: stdio.Output) -> None:
     """Run until a signal raises KeyboardInterrupt, or a node dies and `check` raises BrokerError."""
     stop_on_signals(broker)
     with broker:
         where = f"in {broker.data}" if broker.data else "in a temporary folder"
-        print(
-            f"ready: Apache Kafka {KAFKA_VERSION} on {broker.bootstrap}, data {where} (Ctrl-C stops it)",
-            flush=True,
+        output.print(
+            f"ready: Apache Kafka {KAFKA_VERSION} on {broker.bootstrap}, data {where} (Ctrl-C stops it)"
         )
         while True:
             broker.check()

@@ -62,12 +62,24 @@ class Java:
 
 def cache_folder() -> Path:
     """Where jars and class archives are kept: a folder of this project's in jgo's cache. Made if missing."""
-    folder = Path(os.environ.get("JGO_CACHE_DIR") or Path.home() / ".cache" / "jgo") / "imagebus"
+    chosen = os.environ.get("JGO_CACHE_DIR")
+    try:
+        folder = Path(chosen or Path.home() / ".cache" / "jgo") / "imagebus"
+    except RuntimeError:  # as in a container that runs as a user whom it does not know
+        raise BrokerError(
+            f"user {os.getuid()} has no home folder to keep Apache Kafka in: set HOME or JGO_CACHE_DIR"
+        ) from None
+    _make(folder)
+    return folder
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BrokerError(f"the cache folder {folder} cannot be made: {error.strerror}") from error
-    return folder
+        raise BrokerError(
+            f"the cache folder {folder} cannot be made: {error.strerror}: set JGO_CACHE_DIR to another"
+        ) from error
 
 
 def locked_jars() -> list[Jar]:
@@ -89,7 +101,7 @@ def kafka_jars() -> list[Path]:
     jars = locked_jars()
     wanted = [jar for jar in jars if not _is_intact(folder / jar.file_name, jar)]
     if wanted:
-        folder.mkdir(exist_ok=True)
+        _make(folder)
         _fetch(wanted, folder)
     return [folder / jar.file_name for jar in jars]
 
@@ -116,6 +128,10 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
     except ImportError as error:
         raise ConfigError(f"the embedded broker needs jgo to fetch Apache Kafka: {INSTALL}") from error
 
+    try:
+        repositories = GlobalSettings.load().repositories
+    except RuntimeError:  # no home folder, so no settings in it
+        repositories = {}
     jar = jars[0]
     try:
         with _progress(jars) as advance, tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -127,7 +143,7 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
             maven = MavenContext(
                 resolver=PythonResolver(progress_callback=reporter),
                 repo_cache=Path(temporary),
-                remote_repos={"central": MAVEN_CENTRAL_URL, **GlobalSettings.load().repositories},
+                remote_repos={"central": MAVEN_CENTRAL_URL, **repositories},
                 timeout=FETCH_TIMEOUT,
             )
             for jar in jars:

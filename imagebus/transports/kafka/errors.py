@@ -6,7 +6,15 @@ from typing import NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 
-from imagebus.errors import AccessDenied, ConnectionFailed, Fenced, PublishFailed, TooLarge, TransportError
+from imagebus.errors import (
+    AccessDenied,
+    ConnectionFailed,
+    Fenced,
+    GroupConflict,
+    PublishFailed,
+    TooLarge,
+    TransportError,
+)
 
 # Retrying cannot mend these.
 HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
@@ -19,6 +27,8 @@ DENIED = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Create on the cluster",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on the transactional id",
 }
+# The members of a group share no `partition.assignment.strategy`, or not even the protocol of the group.
+OTHER_GROUP = frozenset({KafkaError.INCONSISTENT_GROUP_PROTOCOL, KafkaError.UNSUPPORTED_ASSIGNOR})
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
 _SAME_INSTANCE = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID})
 # A consumer's fatal error has the code _FATAL, and its cause only as text: the group's protocol decides which.
@@ -44,6 +54,11 @@ def translate(error: KafkaError, doing: str) -> TransportError:
     ):
         return Fenced(
             f"{doing}: another member of the group has the same group.instance.id: give each replier's file its own"
+        )
+    if code in OTHER_GROUP:
+        return GroupConflict(
+            f"{doing}: the consumer group has members of another program, with another "
+            f"partition.assignment.strategy or group.protocol: choose a group of its own"
         )
     if is_too_large(error):
         return TooLarge(

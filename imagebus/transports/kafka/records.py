@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka import Message as Record
 
 from imagebus.transports.kafka.connecting import Connection
-from imagebus.transports.kafka.errors import DENIED, is_fatal, translate
+from imagebus.transports.kafka.errors import DENIED, OTHER_GROUP, is_fatal, translate
 from imagebus.wire.message import Message, Position
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def _headers(record: Record) -> list[tuple[str, bytes | None]]:
 
 def keep_bad_news(connection: Connection, topic: str, error: KafkaError) -> None:
     """An error in place of a record. Kept for the next call: raising here would lose the records beside it."""
-    if error.code() in DENIED or error.code() in _GONE or is_fatal(error):
+    if error.code() in DENIED or error.code() in _GONE | OTHER_GROUP or is_fatal(error):
         connection.keep_failure(translate(error, f"reading topic {topic!r}"))
     else:
         log.warning("reading topic %s: %s; trying again", topic, error.str())
