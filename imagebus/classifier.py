@@ -23,6 +23,7 @@ import onnxruntime as ort
 import orjson
 
 from imagebus.errors import ConfigError, ModelError
+from imagebus.forking import after_fork
 from imagebus.wire.pixels import FASHION, Images, ImageSpecLike, shape_of
 from imagebus.wire.results import Model, ModelIdentity, Probabilities
 
@@ -58,16 +59,17 @@ class OnnxClassifier:
     """A model file run by ONNX Runtime.
 
     `threads` share a large batch (0: one for each core): each runs the whole network on its part, so that
-    none waits for another before the end. `predict` may be called from several threads. `labels` names the
-    classes of a file that does not name them itself. Raises `ConfigError`, one line with the file's name, when
-    the file is missing, is no ONNX model, or does not classify 28x28 images.
+    none waits for another before the end. `predict` may be called from several threads, and in a forked child.
+    `labels` names the classes of a file that does not name them itself. Raises `ConfigError`, one line with the
+    file's name, when the file is missing, is no ONNX model, or does not classify 28x28 images.
     """
 
     def __init__(self, path: str | Path, *, labels: Sequence[str] = (), threads: int = 0) -> None:
         path = Path(path)
         self.spec = FASHION
         self._threads = threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="imagebus-model")
+        self._start_pool()
+        after_fork(self, OnnxClassifier._start_pool)  # the session has no threads, so it goes on
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3  # errors: warnings about a model are for its author
@@ -97,6 +99,9 @@ class OnnxClassifier:
         )
         self._finish: Callable[[Any], Probabilities] = lambda output: output
         self._check_output(path)
+
+    def _start_pool(self) -> None:
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="imagebus-model")
 
     def predict(self, images: Images) -> Probabilities:
         """Probabilities, float32 (N, len(labels)), of uint8 images (N, 28, 28).

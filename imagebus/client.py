@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import uuid
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -24,9 +25,12 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
+from imagebus.forking import OfOneProcess
+from imagebus.futures import Callbacks, ReplyFuture
 from imagebus.observer import Observer
 from imagebus.open_packages import OpenPackages, Package
 from imagebus.pending import Pending
+from imagebus.reading import READ_SECONDS, Reader
 from imagebus.resends import Resends
 from imagebus.streaming import Stream
 from imagebus.transports.base import Bus
@@ -37,11 +41,8 @@ from imagebus.wire.results import ErrorReply, Prediction, Reply, decode_reply
 
 log = logging.getLogger(__name__)
 
-READ_SECONDS = 0.1  # how late a time-out may be noticed
-READ_REPLIES = 100  # replies taken at once
 
-
-class Client:
+class Client(OfOneProcess):
     """Sends packages of images to `requests` and matches the replies on `replies`.
 
     `timeout` is in seconds, for each request. The inbox is open before this returns, so the first
@@ -77,12 +78,13 @@ class Client:
         self._closed: TransportError | None = None  # what `close` left open was failed with this
         self._next_look = 0.0  # time.monotonic(), for overdue requests
         self._inbox = bus.inbox(replies)
-        self._reader = threading.Thread(target=self._read, name="imagebus-replies", daemon=True)
+        self._reader = Reader(self, bus, self._inbox)
+        self._callbacks = Callbacks(self._reader)
         self._reader.start()
 
     def submit(
         self, images: Images, *, timeout: float | None = None, top: int = TOP, id: str | None = None
-    ) -> Future[Reply]:
+    ) -> ReplyFuture:
         """Send uint8 images (N, 28, 28) and return at once; the future holds the `Reply`.
 
         `timeout` in seconds, else the client's; `top` labels are listed for each image; `id` is the request
@@ -102,12 +104,20 @@ class Client:
         message = encode_request(images, self._requests, id=id, deadline=expires, top=top)
         if self._inbox.return_headers:
             message = message._replace(headers=[*message.headers, *self._inbox.return_headers])
-        pending = Pending(message, images=len(images), top=top, timeout=timeout, expires=expires)
+        pending = Pending(
+            ReplyFuture(self._callbacks),
+            message,
+            images=len(images),
+            top=top,
+            timeout=timeout,
+            expires=expires,
+        )
         with self._lock:
             self._check_open()  # again: from here on, the reader fails it when it ends
             if id in self._pending:
                 raise ValueError(f"request {id} is open already")
             self._pending[id] = pending
+            self._reader.needed = self
         try:
             self._send(id, pending)
         except TransportError:
@@ -196,7 +206,7 @@ class Client:
             checks.seconds(timeout, "timeout")
         checks.labels(top)
 
-        def send(package: Package) -> Future[Reply]:
+        def send(package: Package) -> ReplyFuture:
             return self.submit(package.images, timeout=timeout, top=top, id=package.id)
 
         return Stream(
@@ -220,14 +230,15 @@ class Client:
         return len(self._pending)
 
     def close(self) -> None:
-        """Stop reading, fail the pending requests, close the bus. Safe to call twice."""
+        """Stop reading, fail the pending requests, close the bus, and wait for callbacks. Safe to call twice."""
         with self._lock:  # no request is added after this
             self._closing.set()
-        if threading.current_thread() is not self._reader:  # it calls the futures' callbacks
+        if threading.current_thread() is not self._reader:  # it calls the observers
             self._reader.join()
         self._closed = self._closed or TransportError("the client was closed before an answer came")
         self._fail_all(self._closed)
         self._bus.close()
+        self._callbacks.close()
 
     def __enter__(self) -> Client:
         return self
@@ -235,38 +246,45 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self) -> None:
-        """The reader thread; a bus that fails for good fails the pending requests."""
-        try:
-            self._read_replies()
-        except TransportError as error:
-            self._fail_for_good(error)
-        except Exception as error:  # no future may wait for a dead thread
-            log.exception("the reader of replies failed")
-            self._fail_for_good(TransportError(f"the reader of replies failed: {error}"))
+    def __del__(self) -> None:
+        if not getattr(self, "_inbox", None) or self._closing.is_set():
+            return  # it was never open, or is closed
+        # Its reader notices, and closes the bus. No `source`: who keeps the warning would keep the client.
+        warnings.warn("a client was dropped without close()", ResourceWarning, stacklevel=2)
+
+    def _left_behind(self, error: TransportError) -> None:
+        for pending in self._pending.values():
+            pending.future.leave_behind(error)
+        # For a `close` that was noted before the fork, as with `atexit`: it finds no lock held and nothing to wait for.
+        self._failure, self._pending = error, {}
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._callbacks = Callbacks(self._reader)
+
+    def _is_closing(self) -> bool:
+        return self._closing.is_set()
 
     def _fail_for_good(self, error: TransportError) -> None:
         with self._lock:  # no request is added after this
             self._failure = error
         self._fail_all(error)
 
-    def _read_replies(self) -> None:
+    def _take(self, messages: Sequence[Message], arrived: float) -> None:
         """Resolve futures by replies, and the others by time."""
-        while not self._closing.is_set():
-            messages = self._inbox.receive(READ_REPLIES, READ_SECONDS)
-            arrived = time.perf_counter()
-            for message in messages:
-                if not self._may_be_ours(message):
-                    self.ignored["unknown"] += 1
-                    continue
-                try:
-                    self._resolve(message, decode_reply(message), arrived)
-                except BadMessage:
-                    self.ignored["malformed"] += 1
-            now = time.monotonic()
-            if now >= self._next_look:
-                self._next_look = now + READ_SECONDS
-                self._look_after(now)
+        for message in messages:
+            if not self._may_be_ours(message):
+                self.ignored["unknown"] += 1
+                continue
+            try:
+                self._resolve(message, decode_reply(message), arrived)
+            except BadMessage:
+                self.ignored["malformed"] += 1
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + READ_SECONDS
+            self._look_after(now)
+            with self._lock:
+                if not self._pending:
+                    self._reader.needed = None
 
     def _may_be_ours(self, message: Message) -> bool:
         """Whether key or header name an open request, or neither names any: others' replies are not parsed."""

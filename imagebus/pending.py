@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from imagebus.backoff import Backoff
 
 if TYPE_CHECKING:
     from imagebus.errors import TransportError
+    from imagebus.futures import ReplyFuture
     from imagebus.resends import Place
     from imagebus.wire.message import Message
-    from imagebus.wire.results import Reply
 
 # Seconds until an unanswered request may be re-sent under the same id, if `resends.py` has a reason: the first time,
 # and at most. Not before a killed replier is replaced (6 to 13 s).
@@ -24,10 +23,11 @@ RECONSIDER_SECONDS = 1.0  # before one that there is no reason to re-send is loo
 class Pending:
     """One request and its future. Times are those of `time.monotonic()` unless they say otherwise."""
 
-    def __init__(self, message: Message, *, images: int, top: int, timeout: float, expires: int) -> None:
+    def __init__(
+        self, future: ReplyFuture, message: Message, *, images: int, top: int, timeout: float, expires: int
+    ) -> None:
         now = time.monotonic()
-        self.future: Future[Reply] = Future()
-        self.future.set_running_or_notify_cancel()
+        self.future = future
         self.message = message
         self.sha256 = message.header("sha256") or ""
         self.images = images

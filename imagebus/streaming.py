@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from imagebus.errors import ImageBusError, TooLarge, TransportError
+from imagebus.forking import OfOneProcess
+from imagebus.futures import ReplyFuture
 from imagebus.open_packages import OpenPackages, Package
 from imagebus.wire.results import Reply
 
@@ -35,7 +37,7 @@ class _End:
         self.at_once = at_once  # raise it before the outcomes of what is open: they may never come
 
 
-class Stream(Iterator[Outcome]):
+class Stream(OfOneProcess, Iterator[Outcome]):
     """The outcomes of many packages, in the order in which they become known. `Client.stream` makes it.
 
     Packages are read and sent on a thread of their own, from the first `next` on. So a slow source, such as a camera,
@@ -45,7 +47,7 @@ class Stream(Iterator[Outcome]):
 
     def __init__(
         self,
-        submit: Callable[[Package], Future[Reply]],
+        submit: Callable[[Package], ReplyFuture],
         failure: Callable[[], TransportError | None],
         packages: Iterable[Package],
         *,
@@ -153,7 +155,7 @@ class _Sender:
 
     def __init__(
         self,
-        submit: Callable[[Package], Future[Reply]],
+        submit: Callable[[Package], ReplyFuture],
         packages: Iterable[Package],
         *,
         interval: float,
@@ -255,7 +257,7 @@ class _Sender:
         except TooLarge as error:  # the next one may fit; any other error is of the bus
             self.events.put(Outcome(package, error))
         else:
-            reply.add_done_callback(partial(self._keep, package))
+            reply.call_at_once(partial(self._keep, package))
 
     def _keep(self, package: Package, reply: Future[Reply]) -> None:
         """Called on the client's thread, or at once."""

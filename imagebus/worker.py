@@ -21,6 +21,7 @@ from imagebus.backoff import Backoff
 from imagebus.batching import fill
 from imagebus.classifier import Classifier
 from imagebus.errors import CommitFailed, ModelError
+from imagebus.forking import OfOneProcess
 from imagebus.metrics import Metrics
 from imagebus.observer import Observer
 from imagebus.transports.base import Commit, Member
@@ -61,7 +62,7 @@ class _Pending(NamedTuple):
     commit: Commit
 
 
-class Worker:
+class Worker(OfOneProcess):
     """Answers the requests that `member` receives with the predictions of `classifier`.
 
     `max_batch_size` is in requests, `max_wait` in seconds (see `fill`). `at_once` is the number of batches with

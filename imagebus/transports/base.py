@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from imagebus.errors import TransportError
+from imagebus.forking import OfOneProcess
 from imagebus.wire.message import Message, Position
 
 OnAssigned = Callable[[Sequence[int]], None]
@@ -35,7 +36,7 @@ class Commit(Protocol):
         """Wait for its end; raises its error. Called once."""
 
 
-class Bus(ABC):
+class Bus(OfOneProcess, ABC):
     """A connection to a message bus.
 
     Threads: `publish` is called from any number of threads, all else from one. Callbacks are called on any
@@ -82,7 +83,7 @@ class Bus(ABC):
         self.close()
 
 
-class Inbox(ABC):
+class Inbox(OfOneProcess, ABC):
     """Reads what is sent to one topic. One thread calls it.
 
     `return_headers` are those that a request carries so that its reply comes to this inbox and no other, on
@@ -99,7 +100,7 @@ class Inbox(ABC):
         """
 
 
-class Member(ABC):
+class Member(OfOneProcess, ABC):
     """A member of a consumer group: receives its share of a topic, and commits what is done.
 
     One thread calls it. A message whose `attempt` is above 1 is a suspect: a member died with it in hand. To

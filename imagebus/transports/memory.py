@@ -108,6 +108,9 @@ class MemoryBus(Bus):
         self._members.append(member)
         return member
 
+    def _left_behind(self, _: TransportError) -> None:
+        self.broker, self._members = MemoryBroker(), []  # another thread may have held the lock of this one's
+
     def close(self) -> None:
         with self.broker.changed:
             self.closed = True

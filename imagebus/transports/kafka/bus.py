@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaError
 from confluent_kafka import Message as Record
 
-from imagebus.errors import PublishFailed
+from imagebus.errors import PublishFailed, TransportError
 from imagebus.transports.base import Bus, OnAssigned, OnDelivery
 from imagebus.transports.kafka.config import Settings
 from imagebus.transports.kafka.connecting import Connection
@@ -88,6 +88,9 @@ class KafkaBus(Bus):
         )
         self._readers.append(member)
         return member
+
+    def _left_behind(self, _: TransportError) -> None:
+        self._closed = True
 
     def close(self) -> None:
         if self._closed:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 
+from imagebus.errors import TransportError
 from imagebus.transports.base import Bus, OnAssigned, OnDelivery, earliest
 from imagebus.transports.pubsub.account import ServiceAccount
 from imagebus.transports.pubsub.attributes import to_pubsub
@@ -77,6 +78,9 @@ class PubSubBus(Bus):
 
     def _subscription(self, name: str) -> Subscription:
         return Subscription(self._clients, name, stream=self._stream, raise_unsent=self._sender.raise_failure)
+
+    def _left_behind(self, _: TransportError) -> None:
+        self._closed = True
 
     def close(self) -> None:
         """See `Bus.close`. Messages in hand go to the other members at once: their leases are given back."""
