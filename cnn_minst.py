@@ -72,8 +72,8 @@ class CNNFashion:
     ) -> None:
         """Train a new network, with Keras's progress bar, and keep the weights of its best epoch.
 
-        Without images: Fashion-MNIST, as `load_data(data)` finds it. Ends with the accuracy on the test
-        images, and writes the network and its card to the folder `models`.
+        Without images: Fashion-MNIST, from the folder or `.npz` file `data`, or as `load_data` finds it. Ends with
+        the accuracy on the test images, and writes the network and its card to the folder `models`.
 
         With images (N, 28, 28) and labels (N,) of your own, N at least 2: writes nothing, so that the
         shipped network stays the one its card describes. `save` writes it, with a card that claims no accuracy.
@@ -94,7 +94,7 @@ class CNNFashion:
         what came, for images and labels that `training/data.py` does not accept.
         """
         plan = read_recipe(self.size, recipe, epochs)
-        own = trainX is not None or trainY is not None
+        own = _are_given(trainX, trainY, data)
         on_tensorflow = BACKEND == "tensorflow"
         if checkpoints is None and not (own or on_tensorflow):
             raise ValueError(
@@ -147,8 +147,7 @@ class CNNFashion:
 
         Raises `ValueError` as `fit` does, and `RuntimeError` before `fit` or `load`.
         """
-        given = X is not None or Y is not None
-        images, classes = checked(X, Y) if given else load_data(data)[1]
+        images, classes = checked(X, Y) if _are_given(X, Y, data) else load_data(data)[1]
         return evaluate(self._probabilities(images), classes).accuracy
 
     def predict(self, images: npt.ArrayLike) -> Predictions:
@@ -198,3 +197,11 @@ class CNNFashion:
         exported = as_onnx(self._trained(), self._seen, self._onnx)
         self._onnx = exported.content
         return exported
+
+
+def _are_given(X: npt.ArrayLike | None, Y: npt.ArrayLike | None, data: str | Path | None) -> bool:
+    """Whether the caller brought images or labels. `ValueError` for both these and `data`."""
+    given = X is not None or Y is not None
+    if given and data is not None:
+        raise ValueError(f"images and data={str(data)!r} came, expected one of them")
+    return given

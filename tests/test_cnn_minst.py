@@ -1,11 +1,9 @@
-"""The network: its data, what it refuses, training, the files it writes, and the shipped ones."""
+"""The network: what it refuses, training, the files it writes, and the shipped ones."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
-import struct
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,9 @@ from imagebus.wire.pixels import encode_request
 from imagebus.wire.replies import encode_reply
 from imagebus.wire.requests import read_request
 from imagebus.wire.results import Reply, decode_reply
+from tests.idx import write_idx
 from tests.on_jax import run_on_jax
-from training import data as training_data
-from training.data import FILES, LABELS, grey_levels, load_data
+from training.data import LABELS, grey_levels
 from training.export import version_of
 from training.facts import Facts
 from training.networks import build_network
@@ -56,93 +54,8 @@ def fitted(sample: tuple[Array, Array]) -> CNNFashion:
     return network
 
 
-def write_idx(folder: Path, images: Array, labels: Array) -> Path:
-    """A folder with the four files of Fashion-MNIST; the first two thirds of the images are to train with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cut = len(images) * 2 // 3
-    for name, array in zip(FILES, (images[:cut], labels[:cut], images[cut:], labels[cut:]), strict=True):
-        header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
-        (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
-    return folder
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-
-
-# --- data ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
-    """The given folder, Keras's cache and Debian's folder, all of them empty; a download meets a closed port."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(training_data, "DEBIAN", tmp_path / "debian")
-    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(proxy, "http://127.0.0.1:1")
-    return tmp_path / "given", tmp_path / "keras" / "datasets" / "fashion-mnist", tmp_path / "debian"
-
-
-def test_data_come_from_the_given_folder_then_from_keras_cache_then_from_debian(
-    places: tuple[Path, Path, Path], sample: tuple[Array, Array]
-) -> None:
-    given, cache, debian = places
-    images, labels = sample
-    found = []
-
-    for number, place in reversed(list(enumerate((given, cache, debian), start=1))):
-        write_idx(place, images[: 3 * number], labels[: 3 * number])
-        (train, _), (test, _) = load_data(given)
-        found.append(len(train) + len(test))
-
-    assert found == [9, 6, 3]
-
-
-def test_data_keep_images_labels_and_the_split(
-    places: tuple[Path, Path, Path], sample: tuple[Array, Array]
-) -> None:
-    images, labels = sample
-    folder = write_idx(places[0], images[:30], labels[:30])
-
-    (train_images, train_labels), (test_images, test_labels) = load_data(folder)
-
-    np.testing.assert_array_equal(train_images, images[:20])
-    np.testing.assert_array_equal(train_labels, labels[:20])
-    np.testing.assert_array_equal(test_images, images[20:30])
-    np.testing.assert_array_equal(test_labels, labels[20:30])
-
-
-def test_data_that_are_nowhere_are_an_error_that_names_all_four_places(
-    places: tuple[Path, Path, Path],
-) -> None:
-    given, cache, debian = places
-
-    with pytest.raises(FileNotFoundError) as missing:
-        load_data(given)
-
-    message = str(missing.value)
-    for place in (f"given folder: {given}", str(cache), str(debian), "dataset-fashion-mnist", "download: "):
-        assert place in message
-
-
-def test_a_damaged_file_is_named(places: tuple[Path, Path, Path], sample: tuple[Array, Array]) -> None:
-    folder = write_idx(places[0], sample[0][:6], sample[1][:6])
-    file = folder / f"{FILES[0]}-ubyte.gz"
-    whole = file.read_bytes()
-    pixels = gzip.decompress(whole)
-    damages = {
-        "cut off": whole[: len(whole) // 2],
-        "not compressed": pixels,
-        "too few pixels": gzip.compress(pixels[:-1]),
-        "no header": gzip.compress(pixels[:3]),
-        "empty": b"",
-    }
-
-    for damage in damages.values():
-        file.write_bytes(damage)
-
-        with pytest.raises(ValueError, match=re.escape(f"{file}: not a whole gzipped IDX file")):
-            load_data(folder)
 
 
 # --- grey levels -----------------------------------------------------------------------------------
@@ -250,6 +163,15 @@ def test_labels_that_are_none_are_refused_with_what_came_and_what_is_expected(
 
     for call in (lambda: CNNFashion().fit(ZEROS, labels), lambda: fitted.evaluate(ZEROS, labels)):
         with pytest.raises(ValueError, match=re.escape(reason)):
+            call()
+
+
+def test_images_beside_data_are_refused(fitted: CNNFashion, tmp_path: Path) -> None:
+    for call in (
+        lambda: CNNFashion().fit(ZEROS, FOUR, data=tmp_path),
+        lambda: fitted.evaluate(ZEROS, FOUR, data=tmp_path),
+    ):
+        with pytest.raises(ValueError, match=r"images and data='.*' came, expected one of them"):
             call()
 
 
