@@ -14,18 +14,28 @@ end_at_once_on_signals()  # before the other imports: process 1 of a container w
 import argparse
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 import imagebus
 from imagebus import cli, stdio
-from imagebus.reports import Summary
+from imagebus.judging import LABELS_ASKED, Judge, Verdict
+from imagebus.reports import Summary, printable
+
+VERDICTS = {True: "right", False: "WRONG", None: "not judged"}
+WIDTH = 40  # characters of a file's name that are shown
 
 
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__, exit_status="0 on success or Ctrl-C, 1 if a package or the bus failed")
     add = parser.add_argument_group("packages").add_argument
-    add("--images", metavar="PATH", help="folder of PNG or JPEG files, or .npz (default: shipped sample)")
+    add("--images", metavar="PATH", help="PNG or JPEG, folder of them, or .npz (default: shipped sample)")
+    add(
+        "--background",
+        choices=("black", "white", "auto"),
+        default="black",
+        help="what is behind the garments: white becomes black, with auto where an image has a light edge",
+    )
     add("--batch-size", type=cli.positive, default=5, metavar="N", help="images per package")
     add("--interval", type=cli.duration, default=1.0, metavar="S", help="seconds between packages")
     add("--count", type=cli.count, default=0, metavar="N", help="packages to send (0: no limit)")
@@ -43,7 +53,8 @@ def main() -> int:
     cli.configure_logging(verbose=args.verbose)
     cli.check_topics(args)
     with cli.flag("--images"):
-        images = imagebus.load_images(args.images) if args.images else imagebus.load_images()
+        given = (args.images,) if args.images else ()
+        images = imagebus.load_images(*given, background=args.background)
     with cli.flag("--state"):
         state = imagebus.OpenPackages(args.state) if args.state else None
         first = state.next_number() if state else 1
@@ -56,13 +67,14 @@ def main() -> int:
         own_partition=args.own_partition,
     )
     with imagebus.Client(bus, requests=args.requests, replies=args.replies, timeout=args.timeout) as client:
-        return exchange(client, packages_of(images, args.batch_size, numbers), state, args)
+        packages = packages_of(images, args.batch_size, numbers)
+        return exchange(client, packages, state, args, labels=LABELS_ASKED if images.truths else 1)
 
 
 def packages_of(images: imagebus.ImageSet, size: int, numbers: Iterable[int]) -> Iterator[imagebus.Package]:
     for number in numbers:
         pixels, truths = images.package(number - 1, size)
-        yield imagebus.Package(pixels, truths, number)
+        yield imagebus.Package(pixels, truths, number, files=images.files_of(number - 1, size))
 
 
 def exchange(
@@ -70,22 +82,28 @@ def exchange(
     packages: Iterable[imagebus.Package],
     state: imagebus.OpenPackages | None,
     args: argparse.Namespace,
+    *,
+    labels: int = 1,
 ) -> int:
-    """Send the packages on their timer, print each outcome when it comes, and the summary at the end."""
+    """Send the packages on their timer, print each outcome when it comes, and the summary at the end.
+
+    `labels` are asked for each image, or `--top`, whichever is more.
+    """
 
     def on_silence() -> None:
         stdio.say(f"waiting for a replier on topic {args.requests}")
 
     outcomes = client.stream(
-        packages, interval=args.interval, top=args.top, state=state, on_silence=on_silence
+        packages, interval=args.interval, top=max(args.top, labels), state=state, on_silence=on_silence
     )
     on_stop_signal(outcomes.stop)
     show = as_json if args.json else as_text
-    summary, output = Summary(), stdio.Output()
+    summary, judge, output = Summary(), Judge(), stdio.Output()
     try:
         for outcome in outcomes:
-            summary.add(outcome)
-            if not output.print(show(outcome, args.top)):
+            verdicts = judge(outcome)
+            summary.add(outcome, verdicts)
+            if not output.print(show(outcome, verdicts, args.top)):
                 outcomes.keep_last()  # in --state, to be shown by the next start
     finally:  # also when the bus fails
         summary.sent = outcomes.sent
@@ -94,25 +112,32 @@ def exchange(
     return cli.EXIT_FAILED if summary.failed or summary.lost or output.failed else 0
 
 
-def as_text(outcome: imagebus.Outcome, top: int) -> str:
+def as_text(outcome: imagebus.Outcome, verdicts: Sequence[Verdict], top: int) -> str:
     """A line for the package and one for each of its images."""
     package, result = outcome.package, outcome.result
     if isinstance(result, imagebus.ImageBusError):
         fate = "lost" if isinstance(result, imagebus.RequestTimeout) else "failed"
         return f"package {package.number}  {fate}: {result}"
     lines = [f"package {package.number}  {result.round_trip * 1000:.1f} ms  sha256 {result.sha256[:12]}"]
-    truths = package.truths or [""] * len(result.predictions)
-    for prediction, truth in zip(result.predictions, truths, strict=True):
-        ranked = "  ".join(f"{printable(label):<11} {p:>6.1%}" for label, p in prediction.top[:top])
-        verdict = "right" if truth == prediction.label else "WRONG"
-        lines.append(f"  {ranked}  {verdict}: {printable(truth)}" if truth else f"  {ranked}")
+    unknown = [""] * len(result.predictions)
+    images = zip(
+        result.predictions, package.truths or unknown, verdicts, package.files or unknown, strict=True
+    )
+    for prediction, truth, verdict, file in images:
+        parts = [f"{printable(label):<11} {p:>6.1%}" for label, p in prediction.top[:top]]
+        if truth:
+            parts.append(f"{VERDICTS[verdict]}: {printable(truth)}")
+        if file:
+            name = printable(file)
+            parts.append(name if len(name) <= WIDTH else "…" + name[1 - WIDTH :])
+        lines.append("  ".join(["", *parts]))
     return "\n".join(lines)
 
 
-def as_json(outcome: imagebus.Outcome, top: int) -> str:
+def as_json(outcome: imagebus.Outcome, verdicts: Sequence[Verdict], top: int) -> str:
     """One JSON object on one line."""
     package, result = outcome.package, outcome.result
-    shown: dict[str, object] = {"package": package.number, "truths": package.truths}
+    shown: dict[str, object] = {"package": package.number, "truths": package.truths, "files": package.files}
     if isinstance(result, imagebus.ImageBusError):
         shown |= {"error": str(result), "lost": isinstance(result, imagebus.RequestTimeout)}
     else:
@@ -122,13 +147,9 @@ def as_json(outcome: imagebus.Outcome, top: int) -> str:
             "round_trip_ms": round(result.round_trip * 1000, 3),
             "model": asdict(result.model),
             "predictions": [asdict(replace(each, top=each.top[:top])) for each in result.predictions],
+            "correct": verdicts,
         }
     return json.dumps(shown)
-
-
-def printable(label: str) -> str:
-    """A label as it may be shown on a terminal: control characters escaped."""
-    return label if label.isprintable() else label.encode("unicode_escape").decode()
 
 
 if __name__ == "__main__":

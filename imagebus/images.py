@@ -1,57 +1,82 @@
-"""Images to send: the shipped sample, an `.npz` file, or a folder of pictures."""
+"""Images to send: the shipped sample, an `.npz` file, a picture, or a folder of pictures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from imagebus.errors import BadMessage, ConfigError
-from imagebus.wire.pictures import read_picture
+from imagebus.backgrounds import Background
+from imagebus.errors import ConfigError
+from imagebus.labels import SHIPPED, as_shipped
 from imagebus.wire.pixels import FASHION, Images, fits, shape_of
 
+log = logging.getLogger(__name__)
+
 SAMPLE = Path(__file__).parent / "data" / "fashion-mnist-1000.npz"
-_PICTURES = {".png", ".jpg", ".jpeg"}
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, uint8 (N, 28, 28), and the true label of each where it is known."""
+    """Images, uint8 (N, 28, 28), with the true label and the file of each where they are known."""
 
     images: Images
     truths: tuple[str, ...] | None = None
+    files: tuple[str, ...] | None = None  # below the folder that was given
 
     def package(self, number: int, size: int) -> tuple[Images, tuple[str, ...] | None]:
         """Package `number` (from 0) of `size` images and their truths; starts over at the end."""
-        indices = np.arange(number * size, (number + 1) * size) % len(self.images)
-        truths = None if self.truths is None else tuple(self.truths[index] for index in indices)
-        return self.images[indices], truths
+        indices = self._indices(number, size)
+        return self.images[indices], self._of(self.truths, indices)
+
+    def files_of(self, number: int, size: int) -> tuple[str, ...] | None:
+        """The files of the same images."""
+        return self._of(self.files, self._indices(number, size))
+
+    def _indices(self, number: int, size: int) -> npt.NDArray[np.intp]:
+        return np.arange(number * size, (number + 1) * size) % len(self.images)
+
+    @staticmethod
+    def _of(texts: tuple[str, ...] | None, indices: npt.NDArray[np.intp]) -> tuple[str, ...] | None:
+        return None if texts is None else tuple(texts[index] for index in indices)
 
 
-def load_images(path: str | Path = SAMPLE) -> ImageSet:
+def load_images(path: str | Path = SAMPLE, *, background: str = "black") -> ImageSet:
     """Load the images at `path`, by default the shipped sample.
 
-    An `.npz` file has `images`, uint8 (N, 28, 28), and may have `labels`, (N,) whole numbers, with
-    `names`, their texts. A folder has PNG or JPEG files, read by the rule of `wire.pictures.read_picture`; in
-    sub-folders they are labelled by the folder's name, as Keras's `image_dataset_from_directory` does.
+    An `.npz` file has `images`, uint8 (N, 28, 28), and may have `labels`, (N,): texts, or whole numbers with
+    `names`, their texts; without names, 0 to 9 are Fashion-MNIST's. A file or a folder of PNG and JPEG is read by
+    the rule of `wire.pictures.read_picture`. Where all pictures lie in sub-folders, the first one below `path` is
+    their label, as in Keras's `image_dataset_from_directory`. Labels of the shipped networks are spelt as these do
+    (`imagebus.labels.as_shipped`).
+
+    The networks know garments on black. `background` is "black" for images as they are, "white" to invert them, or
+    "auto" to invert those with a light edge; one line of the log says where it does not seem to be true.
 
     Raises `ConfigError`, which names the file, its content and what was expected.
     """
     path = Path(path)
+    behind = Background(background)
     if path.is_dir():
-        return _from_folder(path)
-    if path.suffix == ".npz":
-        return _from_npz(path)
-    problem = (
-        "expected a folder of PNG or JPEG files, or an .npz file"
-        if path.exists()
-        else "no such file or folder"
-    )
-    raise ConfigError(f"{path}: {problem}")
+        found = _from_folder(path, behind)
+    elif path.suffix.lower() == ".npz":
+        found = _from_npz(path, behind)
+    elif path.is_file():
+        found = _from_files([path], path.parent, behind)
+    else:
+        problem = "no such file or folder" if not path.exists() else "neither a file nor a folder"
+        raise ConfigError(f"{path}: {problem}")
+    behind.report(path)
+    return found
 
 
-def _from_npz(path: Path) -> ImageSet:
+def _from_npz(path: Path, behind: Background) -> ImageSet:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "images" not in arrays:
@@ -69,29 +94,65 @@ def _from_npz(path: Path) -> ImageSet:
     if not fits(images, FASHION) or not len(images):
         expected = f"{FASHION.dtype} {shape_of(FASHION)}"
         raise ConfigError(f"{path}: images is {images.dtype} {images.shape}, expected {expected}")
-    if labels is None:
-        return ImageSet(images)
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        expected = f"whole numbers ({len(images)},)"
-        raise ConfigError(f"{path}: labels is {labels.dtype} {labels.shape}, expected {expected}")
-    if names is None:
-        return ImageSet(images, tuple(str(label) for label in labels))
-    if names.ndim != 1:
-        raise ConfigError(f"{path}: names is {names.dtype} {names.shape}, expected texts (K,)")
-    if labels.min() < 0 or labels.max() >= len(names):
-        raise ConfigError(f"{path}: labels run from {labels.min()} to {labels.max()}, names has {len(names)}")
-    return ImageSet(images, tuple(str(names[label]) for label in labels))
+    try:
+        truths = None if labels is None else _truths(labels, names, len(images))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return ImageSet(behind.turn_all(images), truths)
 
 
-def _from_folder(folder: Path) -> ImageSet:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _PICTURES)
-    if not files:
-        raise ConfigError(f"{folder}: no PNG or JPEG file in it")
-    images = []
-    for file in files:
+def _truths(labels: npt.NDArray[Any], names: npt.NDArray[Any] | None, count: int) -> tuple[str, ...]:
+    """The true label of each image, from the arrays of an `.npz` file; `ConfigError` without the file's name."""
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iuUS":
+        expected = f"whole numbers or texts ({count},)"
+        raise ConfigError(f"labels is {labels.dtype} {labels.shape}, expected {expected}")
+    labels = labels.ravel()
+    if labels.dtype.kind in "US":
+        return as_shipped(list(_texts("labels", labels)))
+    if names is not None and (names.ndim != 1 or names.dtype.kind not in "iuUS"):
+        raise ConfigError(f"names is {names.dtype} {names.shape}, expected texts (K,)")
+    if names is None and (labels.min() < 0 or labels.max() >= len(SHIPPED)):
+        return tuple(str(label) for label in labels)  # not Fashion-MNIST's
+    texts = SHIPPED if names is None else as_shipped(list(_texts("names", names)))
+    if labels.min() < 0 or labels.max() >= len(texts):
+        raise ConfigError(f"labels run from {labels.min()} to {labels.max()}, names has {len(texts)}")
+    return tuple(texts[label] for label in labels)
+
+
+def _texts(array: str, values: npt.NDArray[Any]) -> Iterator[str]:
+    for value in values:
         try:
-            images.append(read_picture(file.read_bytes(), FASHION))
-        except (BadMessage, OSError) as error:
-            raise ConfigError(f"{file}: {error}") from None
-    labelled = all(file.parent != folder for file in files)
-    return ImageSet(np.stack(images), tuple(file.parent.name for file in files) if labelled else None)
+            yield value.decode() if isinstance(value, bytes) else str(value)
+        except UnicodeDecodeError:
+            raise ConfigError(f"{array} has bytes that are no UTF-8 text") from None
+
+
+def _from_folder(folder: Path, behind: Background) -> ImageSet:
+    from imagebus.image_files import pictures_in  # here, as the sample needs no Pillow
+
+    files = pictures_in(folder)
+    found = _from_files(files, folder, behind)
+    beside = sum(file.parent == folder for file in files)
+    if beside == len(files):
+        return found
+    if beside:
+        log.warning(
+            "%s: %d of %d pictures lie beside the sub-folders, so these are not taken for labels",
+            folder,
+            beside,
+            len(files),
+        )
+        return found
+    return replace(found, truths=as_shipped([file.partition("/")[0] for file in found.files or ()]))
+
+
+def _from_files(files: list[Path], folder: Path, behind: Background) -> ImageSet:
+    from imagebus.image_files import read_files
+
+    images = np.stack(read_files(files, behind.turn))
+    return ImageSet(images, files=tuple(_name(file.relative_to(folder)) for file in files))
+
+
+def _name(file: Path) -> str:
+    """A path as a text that JSON takes: bytes that are no UTF-8 are escaped."""
+    return os.fsencode(file).decode(errors="backslashreplace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
@@ -28,6 +29,7 @@ class Package:
     truths: tuple[str, ...] | None = None  # the true label of each
     number: int = 1  # the sender's own count
     id: str = field(default_factory=lambda: str(uuid.uuid4()))  # of the request
+    files: tuple[str, ...] | None = None  # the file of each image
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for anything but images and a request id: both may become a file before they are sent."""
@@ -39,19 +41,22 @@ class OpenPackages:
     """A folder with a file for each open package: one line of JSON, then the pixels.
 
     A killed process, even by SIGKILL, leaves whole files behind; a machine that loses power may not. Raises
-    `ConfigError` for a folder that cannot be used, or that another requestor is using.
+    `ConfigError` for a folder that cannot be used, or that another requestor is using. So do its methods, as when
+    the disk is full.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[bytes] = (self._folder / "lock").open("wb")
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._usable():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._lock: IO[bytes] = (self._folder / "lock").open("wb")
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"{folder}: another requestor is using it") from None
-        except OSError as error:
-            raise ConfigError(f"{folder}: {error.strerror}") from None
+        with self._usable():
+            for unfinished in self._folder.glob("*.new"):  # of a process that was killed, and was not sent
+                unfinished.unlink(missing_ok=True)
 
     def load(self) -> list[Package]:
         """The packages that the last process left open, by number. `ConfigError` for a file that is not ours."""
@@ -69,16 +74,35 @@ class OpenPackages:
         return 1 + max((package.number for package in self._read()), default=0)
 
     def add(self, package: Package) -> None:
-        """Write a package to disk; called before it is sent."""
+        """Write a package to disk; called before it is sent. `ConfigError` leaves nothing of it behind."""
         about = asdict(package)
         pixels: Images = about.pop("images")
         unfinished = self._folder / f"{package.id}.new"
-        unfinished.write_bytes(orjson.dumps(about) + b"\n" + pixels.tobytes())
-        unfinished.replace(self._path(package.id))
+        with self._usable(f"package {package.number} was not sent"):
+            try:
+                unfinished.write_bytes(orjson.dumps(about) + b"\n" + pixels.tobytes())
+                unfinished.replace(self._path(package.id))
+            except OSError:
+                with suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
+                raise
 
     def remove(self, id: str) -> None:
         """Delete a package: its outcome was shown."""
-        self._path(id).unlink(missing_ok=True)
+        with self._usable():
+            self._path(id).unlink(missing_ok=True)
+
+    @contextmanager
+    def _usable(self, consequence: str = "") -> Iterator[None]:
+        """Errors of the system as `ConfigError`; a lock that is held stays a `BlockingIOError`."""
+        try:
+            yield
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ConfigError(
+                f"{self._folder}: {error.strerror}" + f", {consequence}" * bool(consequence)
+            ) from None
 
     def close(self) -> None:
         """Let another requestor use the folder."""
@@ -93,6 +117,7 @@ def _decode(content: bytes) -> Package:
     about, _, pixels = content.partition(b"\n")
     fields = orjson.loads(about)
     id, number, truths = fields["id"], fields["number"], fields["truths"]
+    files = fields.get("files")  # None also in those of version 0.1
     images = np.frombuffer(pixels, np.uint8).reshape(-1, FASHION.height, FASHION.width)
     if not isinstance(id, str) or not is_id(id):
         raise ValueError("its id is none")
@@ -100,8 +125,15 @@ def _decode(content: bytes) -> Package:
         raise ValueError("its number is none")
     if not len(images):
         raise ValueError("it has no images")
-    if truths is not None and (
-        not isinstance(truths, list) or len(truths) != len(images) or set(map(type, truths)) != {str}
-    ):
-        raise ValueError("its truths are not those of its images")
-    return Package(images, None if truths is None else tuple(truths), number, id)
+    for name, texts in (("truths", truths), ("files", files)):
+        if texts is not None and not _is_one_text_each(texts, len(images)):
+            raise ValueError(f"its {name} are not those of its images")
+    return Package(images, _tuple(truths), number, id, _tuple(files))
+
+
+def _is_one_text_each(texts: object, count: int) -> bool:
+    return isinstance(texts, list) and len(texts) == count and set(map(type, texts)) == {str}
+
+
+def _tuple(texts: list[str] | None) -> tuple[str, ...] | None:
+    return None if texts is None else tuple(texts)

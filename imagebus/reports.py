@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ from imagebus.durations import Durations
 from imagebus.errors import ImageBusError, RequestTimeout
 
 if TYPE_CHECKING:
+    from imagebus.judging import Verdict
     from imagebus.streaming import Outcome
     from imagebus.wire.results import ModelIdentity
 
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 10.0  # between two lines of counts, while they change
+_FEW = 3  # names in one line of a summary
 
 
 class Announcer:
@@ -77,25 +80,27 @@ class Summary:
     failed: int = 0
     lost: int = 0
     correct: int = 0
-    judged: int = 0  # images whose true label is known
+    judged: int = 0  # images whose true label is known and one of the model's
+    foreign: Counter[str] = field(default_factory=Counter)  # other truths, of so many images
     round_trips: Durations = field(default_factory=Durations)  # of the answered packages
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one package."""
-        result, truths = outcome.result, outcome.package.truths
+    def add(self, outcome: Outcome, verdicts: Sequence[Verdict]) -> None:
+        """Count one package, with a verdict for each image that was answered."""
+        result = outcome.result
         if isinstance(result, RequestTimeout):
             self.lost += 1
         elif isinstance(result, ImageBusError):
             self.failed += 1
         else:
             self.round_trips.add(result.round_trip)
-            if truths is not None:
-                self.judged += len(truths)
-                pairs = zip(result.predictions, truths, strict=True)
-                self.correct += sum(prediction.label == truth for prediction, truth in pairs)
+            self.judged += sum(verdict is not None for verdict in verdicts)
+            self.correct += sum(verdict is True for verdict in verdicts)
+            if outcome.package.truths is not None:
+                pairs = zip(outcome.package.truths, verdicts, strict=True)
+                self.foreign.update(truth for truth, verdict in pairs if verdict is None)
 
     def __str__(self) -> str:
-        """One to three lines."""
+        """One to four lines."""
         answered = len(self.round_trips)
         left = self.sent - answered - self.failed - self.lost
         lines = [f"sent {self.sent}, answered {answered}, failed {self.failed}, lost {self.lost}"]
@@ -103,7 +108,22 @@ class Summary:
             lines[0] += f", open {left}"
         if self.judged:
             lines.append(f"accuracy {self.correct / self.judged:.1%} of {self.judged} images")
+        if self.foreign:
+            lines.append(
+                f"not judged {self.foreign.total()} images: no reply has the label {_few(self.foreign)}"
+            )
         if answered > 1:
             p50, p99 = (self.round_trips.percentile(percent) * 1000 for percent in (50, 99))
             lines.append(f"round trip p50 {p50:.1f} ms, p99 {p99:.1f} ms")
         return "\n".join(lines)
+
+
+def _few(texts: Counter[str]) -> str:
+    """The commonest of many texts, for one line."""
+    listed = ", ".join(printable(text) for text, _ in texts.most_common(_FEW))
+    return listed + f" and {len(texts) - _FEW} more" * (len(texts) > _FEW)
+
+
+def printable(text: str) -> str:
+    """A text of others as it may be shown on a terminal: control characters escaped."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from imagebus.errors import ImageBusError, TooLarge, TransportError
+from imagebus.errors import ConfigError, ImageBusError, TooLarge, TransportError
 from imagebus.forking import OfOneProcess
 from imagebus.futures import ReplyFuture
 from imagebus.open_packages import OpenPackages, Package
@@ -229,7 +229,10 @@ class _Sender:
                 if self._stopped:
                     return None
                 if self._state:
-                    self._state.add(package)
+                    try:
+                        self._state.add(package)
+                    except ConfigError as error:  # a full disk: what was sent before is still answered
+                        return error
                 try:
                     self._send(package)
                 except ValueError as error:  # no images: an error of the source as well

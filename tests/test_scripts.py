@@ -126,7 +126,9 @@ def test_a_folder_of_pictures_is_sent_too(bus: Bus, tmp_path: Path) -> None:
 
     assert requestor.wait() == 0
     package = orjson.loads(requestor.out[0])
-    assert sorted(package["truths"]) == sorted(truth.replace("/", "-") for truth in truths or ())
+    assert sorted(package["truths"]) == sorted(truths or ())
+    assert all(type(correct) is bool for correct in package["correct"])
+    assert all(file.endswith(".png") for file in package["files"])
 
 
 def test_keras_and_onnx_repliers_give_the_same_answers(bus: Bus) -> None:

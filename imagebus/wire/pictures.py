@@ -8,19 +8,30 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageChops, JpegImagePlugin, PngImagePlugin
 
 from imagebus.errors import BadMessage, ErrorCode
 from imagebus.wire.envelope import Envelope
+from imagebus.wire.orientation import EXIF_START, upright
 from imagebus.wire.pixels import Images, ImageSpecLike
 
 MAX_PIXELS = 16_000_000  # of one PNG or JPEG: a phone's photo, which takes 64 MB decoded
 MAX_SIDE = 65_535  # pixels of one side, JPEG's own limit: Lanczos on a line of 16 million takes 770 MB
-_PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 # The chunks needed for the pixels. Enough texts and profiles would unfold to 64 MB in Pillow.
 _PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+# JPEG's markers, after 0xFF. Pillow would read all tags of EXIF data, print warnings, and keep profiles.
+_JPEG_ABOUT = frozenset(
+    {*range(0xE1, 0xEE), 0xEF, 0xFE}
+)  # not JFIF and Adobe, which say how colours are coded
+_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # no length follows
+_JPEG_NO_MARKER = frozenset({0x00, 0xFF})
+_JPEG_SCAN = 0xDA
+# Makes another grey picture of one, before transparency is laid on black; the second is with it on black.
+Turn = Callable[[Image.Image, Image.Image], Image.Image]
 
 
 def read_one(_: Envelope, value: bytes, spec: ImageSpecLike, __: int) -> Images:
@@ -28,40 +39,44 @@ def read_one(_: Envelope, value: bytes, spec: ImageSpecLike, __: int) -> Images:
     return read_picture(value, spec)[np.newaxis]
 
 
-def read_picture(encoded: bytes, spec: ImageSpecLike) -> Images:
+def read_picture(encoded: bytes, spec: ImageSpecLike, turn: Turn | None = None) -> Images:
     """One PNG or JPEG as uint8 (height, width).
 
-    The rule: a picture of that size is taken as it is. Any other is made grey (ITU-R 601 luma, transparency
-    on black), shrunk or grown until it just fits (Lanczos), and centred on black, which is Fashion-MNIST's
-    background. Raises `BadMessage` (`BAD_IMAGE`, `PIXELS_MAX`).
+    The rule: a picture is made grey (ITU-R 601 luma, transparency on black) and turned upright by its EXIF
+    orientation. One of that size is then taken as it is. Any other is shrunk or grown until it just fits (Lanczos),
+    and centred on black, which is Fashion-MNIST's background. Of an animation it is the first picture. Raises
+    `BadMessage` (`BAD_IMAGE`, `PIXELS_MAX`).
     """
     try:
-        with _opened(encoded) as picture:
+        picture, exif = _opened(encoded)
+        with picture:
             _check_pixels(picture.width, picture.height)
-            return _grey(picture, spec)
+            return _fitted(upright(_grey(picture, turn), exif), spec)
     except BadMessage:
         raise
     except Exception as error:  # on nonsense, parsers raise anything: struct.error, KeyError, ...
         raise BadMessage(ErrorCode.BAD_IMAGE, "the picture cannot be decoded as PNG or JPEG") from error
 
 
-def _opened(encoded: bytes) -> Image.Image:
-    """Not `Image.open`, which tries more formats, and only warns of 100 million pixels."""
-    if encoded.startswith(_PNG_START):
-        return PngImagePlugin.PngImageFile(io.BytesIO(_bare_png(encoded)))
-    if encoded.startswith(_JPEG_START):
-        return JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
+def _opened(encoded: bytes) -> tuple[Image.Image, bytes | None]:
+    """A picture and its EXIF data. Not `Image.open`, which tries more formats, and only warns of 100 million pixels."""
+    if encoded.startswith(PNG_START):
+        bare, exif = _bare_png(encoded)
+        return PngImagePlugin.PngImageFile(io.BytesIO(bare)), exif
+    if encoded.startswith(JPEG_START):
+        bare, exif = _bare_jpeg(encoded)
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(bare)), exif
     raise BadMessage(ErrorCode.BAD_IMAGE, "the picture is neither PNG nor JPEG")
 
 
-def _bare_png(encoded: bytes) -> bytes:
-    """A PNG with only the chunks for its pixels; raises when it is cut off or a checksum is wrong."""
-    start = len(_PNG_START)
+def _bare_png(encoded: bytes) -> tuple[bytes, bytes | None]:
+    """A PNG with only the chunks for its pixels, and its EXIF data; raises when cut off or a checksum is wrong."""
+    start = len(PNG_START)
     length, kind, width, height = struct.unpack_from(">I4sII", encoded, start)
     if (length, kind) != (13, b"IHDR"):
         raise ValueError("it does not begin with its header")
     _check_pixels(width, height)
-    kept, place = [_PNG_START], start
+    kept, exif, place = [PNG_START], None, start
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", encoded, place)
         chunk = encoded[place : place + length + 12]  # around its data stand length, kind and checksum
@@ -69,8 +84,30 @@ def _bare_png(encoded: bytes) -> bytes:
             raise ValueError("a chunk is not whole")
         if kind in _PNG_CHUNKS:
             kept.append(chunk)
+        elif kind == b"eXIf":
+            exif = chunk[8:-4]
         place += len(chunk)
-    return b"".join(kept)
+    return b"".join(kept), exif
+
+
+def _bare_jpeg(encoded: bytes) -> tuple[bytes, bytes | None]:
+    """A JPEG with only the segments for its pixels, and its EXIF data; raises when its header is cut off."""
+    kept, exif, place = [encoded[:2]], None, 2
+    while True:
+        place = encoded.index(b"\xff", place)  # between segments there may be other bytes, and more of 0xFF
+        marker = encoded[place + 1]
+        if marker in _JPEG_NO_MARKER:
+            place += 1
+            continue
+        if marker == _JPEG_SCAN:
+            return b"".join([*kept, encoded[place:]]), exif
+        (length,) = (0,) if marker in _JPEG_ALONE else struct.unpack_from(">H", encoded, place + 2)
+        segment = encoded[place : place + 2 + length]
+        if marker not in _JPEG_ABOUT:
+            kept.append(segment)
+        elif exif is None and segment[4:].startswith(EXIF_START):
+            exif = segment[4:]
+        place += len(segment)
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -80,16 +117,21 @@ def _check_pixels(width: int, height: int) -> None:
         )
 
 
-def _grey(picture: Image.Image, spec: ImageSpecLike) -> Images:
+def _grey(picture: Image.Image, turn: Turn | None) -> Image.Image:
     if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        if "A" not in picture.getbands():
-            picture = picture.convert("RGBA")
-        # The same as laying it on black, with a quarter of the memory.
-        grey = ImageChops.multiply(picture.convert("L"), picture.getchannel("A"))
-    else:
+    if not picture.has_transparency_data:
         grey = picture.convert("L")
+        return turn(grey, grey) if turn else grey
+    if "A" not in picture.getbands():
+        picture = picture.convert("RGBA")
+    # The same as laying it on black, with a quarter of the memory.
+    grey, alpha = picture.convert("L"), picture.getchannel("A")
+    on_black = ImageChops.multiply(grey, alpha)
+    return ImageChops.multiply(turn(grey, on_black), alpha) if turn else on_black
+
+
+def _fitted(grey: Image.Image, spec: ImageSpecLike) -> Images:
     if grey.size != (spec.width, spec.height):
         scale = min(spec.width / grey.width, spec.height / grey.height)
         size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))

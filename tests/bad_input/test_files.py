@@ -297,7 +297,12 @@ LIAR = npy(IMAGES).replace(b"(3, 28, 28), }", b"(100000000, 28, 28), }").replace
         npz(images=IMAGES, labels=np.array([0, 1])),
         npz(images=IMAGES, labels=np.array(0)),
         npz(images=IMAGES, labels=np.array([0.0, 1.0, 2.0])),
-        npz(images=IMAGES, labels=np.array(["a", "b", "c"])),
+        npz(images=IMAGES, labels=np.array(["a", "b"])),
+        npz(images=IMAGES, labels=np.array([True, False, True])),
+        npz(images=IMAGES, labels=np.eye(3)),
+        npz(images=IMAGES, labels=np.array([0, 1, 2]), names=np.array([b"\xff", b"b", b"c"])),
+        npz(images=IMAGES, labels=np.array([0, 1, 2]), names=np.array([0.1, 0.2, 0.3])),
+        zipped(images=npy(IMAGES), labels=npy([0, 1, 2]), names=npy(np.array(["a", "b", "c"], object))),
         npz(images=IMAGES, labels=np.array([0, 1, 2]), names=np.array(["a", "b"])),
         npz(images=IMAGES, labels=np.array([-1, 0, 1]), names=np.array(["a", "b"])),
         npz(images=IMAGES, labels=np.array([0, 0, 0]), names=np.array("a")),
@@ -309,6 +314,33 @@ def test_an_npz_file_that_has_no_images_is_one_line(tmp_path: Path, content: byt
     path.write_bytes(content)
 
     said(lambda: load_images(path), path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "truths"),
+    [
+        (np.array([0, 9, 4], np.uint8), None, ("T-shirt/top", "Ankle boot", "Coat")),
+        (np.array([0, 9, 4], np.int64), None, ("T-shirt/top", "Ankle boot", "Coat")),
+        (np.array([[0], [9], [4]], np.int16), None, ("T-shirt/top", "Ankle boot", "Coat")),
+        (np.array([0, 9, 10]), None, ("0", "9", "10")),
+        (np.array([0, 1, 1]), np.array([b"Bag", b"ankle_boot"]), ("Bag", "Ankle boot", "Ankle boot")),
+        (np.array([0, 1, 1]), np.array(["caf\xe9", "Bag"]), ("caf\xe9", "Bag", "Bag")),
+        (np.array([0, 1, 1]), np.array(["caf\xe9".encode(), b"Bag"]), ("caf\xe9", "Bag", "Bag")),
+        (np.array([0, 1, 1]), np.array([8, 9]), ("Bag", "Ankle boot", "Ankle boot")),
+        (np.array(["bag", "Coat", "cat"]), None, ("Bag", "Coat", "cat")),
+        (np.array([b"bag", b"Coat", b"cat"]), None, ("Bag", "Coat", "cat")),
+    ],
+)
+def test_labels_of_an_npz_file_are_numbers_or_texts_with_names_or_without(
+    tmp_path: Path,
+    labels: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
+    names: np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None,
+    truths: tuple[str, ...],
+) -> None:
+    path = tmp_path / "images.NPZ"
+    path.write_bytes(npz(images=IMAGES, labels=labels, **({} if names is None else {"names": names})))
+
+    assert load_images(path).truths == truths
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xd9"])
@@ -388,6 +420,9 @@ ABOUT = {"id": "1", "number": 1, "truths": ["a", "b"]}
                 ("truths", ["a", 1]),
                 ("truths", ["a", None]),
                 ("truths", {"a": 1, "b": 2}),
+                ("files", "ab"),
+                ("files", ["a"]),
+                ("files", ["a", 1]),
             ]
         ),
     ],

@@ -220,15 +220,63 @@ def test_an_interlaced_picture_is_served() -> None:
     assert served_as(interlaced)
 
 
-def test_a_picture_that_says_it_lies_on_its_side_is_taken_as_it_lies() -> None:
-    upright = Image.new("L", (28, 28))
-    upright.putpixel((27, 0), 255)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turn it by 90 degrees to look at it
+def exif(*entries: tuple[int, int, int, int], order: str = "<", count: int | None = None) -> bytes:
+    """EXIF data with these tags: each its number, type, count and value."""
+    mark = b"II" if order == "<" else b"MM"
+    head = mark + struct.pack(order + "HIH", 42, 8, len(entries) if count is None else count)
+    return b"Exif\0\0" + head + b"".join(struct.pack(order + "HHIHH", *each, 0) for each in entries)
 
-    turned = read_picture(encoded(upright, "PNG", exif=exif), FASHION)
 
-    assert (turned[0, 27], turned[27, 27]) == (255, 0)
+CORNER = Image.fromarray(
+    np.pad(np.full((8, 8), 255, np.uint8), ((0, 20), (0, 20)))
+)  # white at the upper left
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_picture_that_says_it_lies_on_its_side_is_turned(format: str, order: str) -> None:
+    about = exif((0x010F, 2, 1, 0), (0x0112, 3, 1, 6), order=order)
+
+    turned = read_picture(encoded(CORNER, format, exif=about), FASHION)
+
+    assert (turned[2, 2] < 9, turned[2, 25] > 246) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        exif((0x0112, 3, 1, 0)),
+        exif((0x0112, 3, 1, 9)),
+        exif((0x0112, 3, 1, 65_535)),
+        exif((0x0112, 3, 2, 6)),
+        exif((0x0112, 4, 1, 6)),
+        exif((0x0112, 3, 1, 6))[:-4],
+        exif(count=65_535),
+        exif((0x0112, 3, 1, 6)).replace(struct.pack("<I", 8), struct.pack("<I", 2**32 - 1), 1),
+        exif((0x0112, 3, 1, 6)).replace(b"II*\0", b"II+\0"),
+        exif((0x0112, 3, 1, 6)).replace(b"II*\0", b"XX*\0"),
+        b"Exif\0\0",
+        b"Exif\0\0II",
+    ],
+)
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_picture_whose_orientation_is_none_is_taken_as_it_lies(format: str, about: bytes) -> None:
+    with warnings.catch_warnings(action="error"):
+        taken = read_picture(encoded(CORNER, format, exif=about), FASHION)
+
+    assert (taken[2, 2] > 246, taken[2, 25] < 9) == (True, True)
+
+
+@pytest.mark.parametrize(("format", "content_type"), [("PNG", PNG), ("JPEG", JPEG)])
+def test_exif_data_whose_tags_overlap_do_not_unfold(format: str, content_type: str) -> None:
+    # Each of these tags claims the same 40 kB.
+    about = exif(*((tag, 7, 40_000, 0) for tag in range(0x9000, 0x9000 + 3_000)))
+
+    sent = request(
+        encoded(Image.new("L", (28, 28)), format, exif=about + bytes(25_000)), content_type=content_type
+    )
+
+    assert frugally(lambda each: outcome(each).code, sent) == "ok"
 
 
 def test_the_transparent_colour_of_a_picture_is_black() -> None:
