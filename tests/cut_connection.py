@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import queue
 import socket
 import struct
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 PIECE = 65536  # bytes carried at a time
+SMALL_PIECE = 4096  # on a slow line
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not sent yet is thrown away
 
 
 class Cable:
     """Carries the connections that come to `host` on to a server, also given as host:port.
 
+    `rate` is in bytes a second, each way and for each connection, `delay` in seconds, each way.
+
     `cut` breaks all of them at once; new ones are carried again at once, or after `mend`.
     """
 
-    def __init__(self, server: str) -> None:
-        name, _, port = server.rpartition(":")
-        self._server = (name, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, server: str, port: int = 0, *, rate: float = math.inf, delay: float = 0.0) -> None:
+        name, _, number = server.rpartition(":")
+        self._server = (name, int(number))
+        self._rate, self._delay = rate, delay
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.carried = 0  # connections so far
         self._whole = True
@@ -82,9 +89,9 @@ class Cable:
                 self.carried += 1
             try:
                 server.connect(self._server)
-                back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+                back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
                 back.start()
-                _copy(client, server)
+                self._copy(client, server)
                 back.join()
             except OSError:  # nobody listens there: the client's connection ends, as it would without a cable
                 pass
@@ -92,12 +99,45 @@ class Cable:
                 with self._lock:
                     self._ends -= ends
 
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        """Carry what one end says to the other, until either ends."""
+        if self._rate == math.inf and not self._delay:
+            _carry_at_once(source, target)
+        else:
+            _carry_slowly(source, target, self._rate, self._delay)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Carry what one end says to the other, until either ends."""
+
+def _carry_at_once(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while piece := source.recv(PIECE):
             target.sendall(piece)
-    for end in (source, target):
+
+
+def _carry_slowly(source: socket.socket, target: socket.socket, rate: float, delay: float) -> None:
+    """As a long thin line does: what is on its way does not keep the next from leaving."""
+    under_way: queue.Queue[tuple[float, bytes]] = queue.Queue(
+        maxsize=1000
+    )  # with time.monotonic() of its arrival
+
+    def deliver() -> None:
         with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+            while True:
+                arrival, piece = under_way.get()
+                time.sleep(max(0.0, arrival - time.monotonic()))
+                if not piece:
+                    return
+                target.sendall(piece)
+
+    delivering = threading.Thread(target=deliver, daemon=True)
+    delivering.start()
+    free = 0.0  # time.monotonic() at which the line takes the next piece
+    with contextlib.suppress(OSError):
+        while piece := source.recv(SMALL_PIECE):
+            free = max(free, time.monotonic()) + len(piece) / rate
+            time.sleep(max(0.0, free - time.monotonic()))
+            under_way.put((free + delay, piece))
+    under_way.put((time.monotonic(), b""))
+    delivering.join()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export them
 
+from imagebus.backoff import Backoff
 from imagebus.errors import AccessDenied, ConnectionFailed, TransportError
 from imagebus.transports.kafka.config import Settings
 from imagebus.transports.kafka.errors import DENIED, HOPELESS, translate
@@ -137,9 +138,10 @@ class Connection:
         start = time.monotonic()
         self._failure = None
         self._quiet_until = start + DOWN_SECONDS  # if none answers, the error says so
+        patience = Backoff(1.0, 4.0)  # a login over TLS takes seven round trips, and each may take a second
         while True:
             try:
-                topics = set(admin.list_topics(timeout=1.0).topics)
+                topics = set(admin.list_topics(timeout=patience.next()).topics)
             except KafkaException as error:
                 admin.poll(0)
                 self.raise_failure()

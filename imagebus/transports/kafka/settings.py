@@ -62,6 +62,10 @@ _CONSUMER = {
     # Added partitions are found within 5 s, where librdkafka looks every 5 minutes: one small request each time.
     "topic.metadata.refresh.interval.ms": "5000",
     "allow.auto.create.topics": "false",
+    # A fetch that does not arrive within socket.timeout.ms is fetched anew, and on a slow line never arrives.
+    # librdkafka asks for 1 MB of each partition: 6 MB in 6 s, for the topics that the scripts create.
+    "max.partition.fetch.bytes": "131072",
+    "fetch.max.bytes": "1048576",
 }
 _CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
