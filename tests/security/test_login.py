@@ -46,6 +46,26 @@ def test_with_the_right_login_the_requestor_gets_its_replies(
     assert replier.stop() == 0
 
 
+@pytest.mark.parametrize("user", ["plain_user", "scram_user"])
+def test_javas_login_line_signs_in(
+    denying: SecuredBroker, written: Write, start: Start, user: str, request: pytest.FixtureRequest
+) -> None:
+    login: Login = request.getfixturevalue(user)
+    module = "plain.PlainLoginModule" if login.mechanism == "PLAIN" else "scram.ScramLoginModule"
+    settings = denying.settings(login)
+    name, password = settings.pop("sasl.username"), settings.pop("sasl.password")
+    settings["sasl.jaas.config"] = (
+        f"org.apache.kafka.common.security.{module} required username='{name}' password=\"{password}\";"
+    )
+
+    requestor = start("requestor.py", "-f", written(settings))
+
+    assert requestor.wait() == 1
+    line = error_line(requestor, "requestor.py")
+    assert "may not create it" in line  # signed in, as one who has no rights
+    assert password not in str(requestor)
+
+
 def failed(program: Program, script: str) -> str:
     """The only line on stderr of a program that ended with 1."""
     line = error_line(program, script)

@@ -46,6 +46,7 @@ def test_a_password_that_works_is_shown_nowhere(
     command = Path(f"/proc/{replier.pid}/cmdline").read_text()
     assert replier.stop() == 0
     assert "answered" in shown(replier)  # it was verbose
+    assert "[rdkafka#" in shown(replier)  # and so was librdkafka
     assert CANARY not in shown(replier, requestor)
     assert CANARY not in command
     assert CANARY not in repr(read_settings(config))

@@ -9,7 +9,9 @@ partitions.py        the same as plain data: ownership of the partitions, and pr
 delivery.py          at least once; transactions.py exactly once; sender.py one message judged by its own size
 partition_counts.py  whether a topic has the partition requested for a reply
 records.py           Kafka's records as messages
-config.py            the file; settings.py librdkafka's clients from it
+config.py            the file; lines.py its syntax; entries.py its settings as plain data; checks.py them as a whole
+foreign.py           settings of other clients, and what to write here; jaas.py Java's login line
+settings.py          librdkafka's clients from the file; refusals.py why it refuses them; driver_log.py its log
 connecting.py        one connection; probe.py why a secured one does not come about; errors.py librdkafka's errors
 """
 

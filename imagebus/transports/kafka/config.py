@@ -7,6 +7,8 @@
 Spaces around either side are dropped, `=` may stand in values, `${NAME}` is taken from the
 environment. Any librdkafka setting passes through, and librdkafka judges it; what would run code or
 break the delivery promise is refused here.
+
+lines.py has the syntax, foreign.py and jaas.py what other clients write, checks.py the whole.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from imagebus.errors import ConfigError
+from imagebus.transports.kafka import checks, foreign, jaas, lines
+from imagebus.transports.kafka.entries import SECRETS, Settings
+
+__all__ = ["Settings", "read_settings"]
 
 log = logging.getLogger(__name__)
 
@@ -32,163 +37,130 @@ _IN_A_COMMAND = frozenset({"sasl.kerberos.keytab", "sasl.kerberos.principal"})
 _HARMLESS = re.compile(r"[\w@%+=:,./-]*")
 # The delivery guarantee rests on these settings: only these values keep it.
 _FIXED = {
+    "delivery.report.only.error": "false",
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
     "enable.idempotence": "true",
+    "group.protocol.type": "consumer",
     "isolation.level": "read_committed",
     "offset.store.method": "broker",  # the other one writes a file
     "partition.assignment.strategy": "cooperative-sticky",
 }
-# Parameters of `join` and `connect`, and another name of a setting that is checked here.
-_ELSEWHERE = {
-    "group.id": "the parameter group",
-    "transactional.id": "the parameter transactional_id",
-    "metadata.broker.list": "bootstrap.servers",
-}
-_SECRETS = frozenset(
-    {
-        "sasl.oauthbearer.assertion.private.key.passphrase",
-        "sasl.oauthbearer.assertion.private.key.pem",
-        "sasl.oauthbearer.client.credentials.client.secret",
-        "sasl.oauthbearer.client.secret",
-        "sasl.oauthbearer.config",
-        "sasl.password",
-        "ssl.key.password",
-        "ssl.key.pem",
-        "ssl.keystore.password",
-    }
-)
-_CHECKS_OFF = {
-    "enable.ssl.certificate.verification": "false",
-    "ssl.endpoint.identification.algorithm": "none",
-}
-_LOOPBACK = re.compile(r"(.+://)?(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# As librdkafka writes them. Anything else before an equals sign may be part of a secret.
-_KEY = re.compile(r"[a-z][a-z0-9._]*")
-
-
-@dataclass(frozen=True)
-class Settings(Mapping[str, str]):
-    """The settings of one file, in its order; `where(key)` is the place of a key, for messages."""
-
-    path: Path
-    entries: Mapping[str, str]
-    lines: Mapping[str, int]
-
-    def __getitem__(self, key: str) -> str:
-        return self.entries[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __repr__(self) -> str:
-        return f"Settings({self.path}, keys={sorted(self.entries)})"  # never the values: passwords
-
-    def where(self, key: str) -> str:
-        """`file:line` of a key; the file alone for one that is not in it."""
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
-
-    def redact(self, text: str) -> str:
-        """`text`, librdkafka's, without the values of secret settings."""
-        for key in _SECRETS & self.entries.keys():
-            if self.entries[key]:
-                text = text.replace(self.entries[key], "***")
-        return text
+_OBJECT = "delivery.report.only.error"  # confluent-kafka takes a bool of Python's alone, and False anyway
 
 
 def read_settings(path: str | Path) -> Settings:
     """Read a file of `key = value` lines.
 
     Raises `ConfigError`, one line with file, line and key and never a value, when the file is missing
-    or unreadable, holds JSON, or a line is no setting, repeats one, names an unset variable or a
-    refused setting; also when `bootstrap.servers` is missing.
+    or unreadable, holds JSON, or a line is no setting, repeats one, names an unset variable, a refused
+    setting or one of another client's; also when `bootstrap.servers` is missing, or the settings cannot
+    work together.
     """
     path = Path(path)
+    text, readable_by_all = _read(path)
+    values: dict[str, str] = {}
+    places: dict[str, int] = {}
+    unused: list[str] = []
+    for number, key, raw in lines.settings_in(text, str(path), SECRETS.__contains__):
+        where = f"{path}:{number}"
+        secret = key in SECRETS or key == jaas.KEY
+        if secret and readable_by_all and lines.is_literal(raw):
+            raise ConfigError(
+                f"{where}: {key} stands in a file that everybody can read: {_how_to_hide(path)}, or write ${{NAME}}"
+            )
+        if foreign.is_unused(key):
+            unused.append(key)
+            continue
+        if key == jaas.KEY:
+            pairs = list(
+                zip(("sasl.username", "sasl.password"), jaas.user_and_password(raw, where), strict=True)
+            )
+        else:
+            _check_key(key, where, raw)
+            pairs = [(key, raw)]
+        for each, part in pairs:
+            if each in values:
+                raise ConfigError(f"{where}: {each} is set twice, first on line {places[each]}")
+            value = _value(each, part, where, plain=key == jaas.KEY)
+            if each != _OBJECT:
+                values[each] = value
+                places[each] = number
+    if unused:
+        log.info("%s: no use here for %s", path, ", ".join(unused))
+    if not values.get("bootstrap.servers"):
+        raise ConfigError(_why_no_servers(path, values, places))
+    settings = Settings(path, values, places)
+    checks.check(settings)
+    return settings
+
+
+def _read(path: Path) -> tuple[str, bool]:
+    """The text of a file, and whether everybody can read it."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
         readable_by_all = bool(path.stat().st_mode & stat.S_IROTH)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: cannot be read: it is a folder, expected a file") from None
+    except PermissionError:
+        raise ConfigError(
+            f"{path}: cannot be read by uid {os.geteuid()}; a Kubernetes volume needs fsGroup and defaultMode: 0440"
+        ) from None
+    except UnicodeDecodeError:
+        utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        raise ConfigError(
+            f"{path}: cannot be read as text: expected UTF-8{', not UTF-16' if utf_16 else ''}"
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {type(error).__name__}") from None
     if text.lstrip().startswith("{"):
         raise ConfigError(f"{path}:1: this is JSON, expected key = value lines for Kafka")
-
-    values: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        where = f"{path}:{number}"
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not _KEY.fullmatch(key):
-            raise ConfigError(f"{where}: expected key = value")
-        if key in values:
-            raise ConfigError(f"{where}: {key} is set twice, first on line {lines[key]}")
-        if key in _LOADS_CODE:
-            raise ConfigError(f"{where}: {key} is refused: it loads code or runs a command")
-        if key in _ELSEWHERE:
-            raise ConfigError(f"{where}: {key} is not set here but with {_ELSEWHERE[key]}")
-        if key in _SECRETS and value and not _VARIABLE.search(value) and readable_by_all:
-            raise ConfigError(
-                f"{where}: {key} stands in a file that everybody can read: chmod o-r {path}, or write ${{NAME}}"
-            )
-        value = _substitute(value, f"{where}: {key}")
-        if key in _IN_A_COMMAND and not _HARMLESS.fullmatch(value):
-            raise ConfigError(f"{where}: {key} has characters that a shell would act on")
-        if key in _FIXED and value.lower() != _FIXED[key]:
-            raise ConfigError(f"{where}: {key} must be {_FIXED[key]}: the delivery guarantee rests on it")
-        values[key] = value
-        lines[key] = number
-    if not values.get("bootstrap.servers"):
-        raise ConfigError(f"{path}: bootstrap.servers is missing, expected host:port of a broker")
-    settings = Settings(path, values, lines)
-    _check_servers(settings)
-    _warn_of_weakness(settings)
-    return settings
+    return text, readable_by_all
 
 
-def _check_servers(settings: Settings) -> None:
-    where = settings.where("bootstrap.servers")
-    for server in settings["bootstrap.servers"].split(","):
-        _, colon, port = server.strip().rpartition(":")
-        if (
-            colon
-            and not port.endswith("]")
-            and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536)
-        ):
-            raise ConfigError(f"{where}: bootstrap.servers has a port that is not between 1 and 65535")
+def _how_to_hide(path: Path) -> str:
+    """What takes a file from the others' eyes; chmod cannot where it is on a volume that is mounted for reading."""
+    read_only = os.statvfs(path).f_flag & os.ST_RDONLY or (path.parent / "..data").is_symlink()
+    return (
+        "mount the volume with defaultMode: 0400, or 0440 with fsGroup" if read_only else f"chmod o-r {path}"
+    )
 
 
-def _warn_of_weakness(settings: Settings) -> None:
-    """Warn of what others on the network could read, or impersonate."""
-    servers = settings["bootstrap.servers"].split(",")
-    protocol = settings.get("security.protocol", "plaintext").lower()
-    if protocol.endswith("plaintext") and not all(_LOOPBACK.fullmatch(server.strip()) for server in servers):
-        log.warning(
-            "%s: without security.protocol=SASL_SSL or SSL everybody on the way can read and change the messages",
-            settings.where("security.protocol" if "security.protocol" in settings else "bootstrap.servers"),
-        )
-    key = "sasl.oauthbearer.token.endpoint.url"
-    scheme, _, rest = settings.get(key, "").partition("://")
-    if scheme.lower() == "http" and not _LOOPBACK.fullmatch(rest.partition("/")[0]):
-        log.warning(
-            "%s: without https everybody on the way can read the client's secret", settings.where(key)
-        )
-    for key, off in _CHECKS_OFF.items():
-        if settings.get(key, "").lower() == off:
-            log.warning("%s: %s=%s: anybody can pretend to be the broker", settings.where(key), key, off)
+def _check_key(key: str, where: str, raw: str) -> None:
+    """Raise `ConfigError` for a setting that is refused, set elsewhere, or another client's."""
+    if key in _LOADS_CODE:
+        raise ConfigError(f"{where}: {key} is refused: it loads code or runs a command")
+    if key in foreign.ELSEWHERE:
+        raise ConfigError(f"{where}: {key} is not set here but with {foreign.ELSEWHERE[key]}")
+    advice = foreign.ADVICE.get(key)
+    if key.endswith(".callback.handler.class"):
+        advice = foreign.callback_advice(raw.strip())
+    elif not advice and "_" in key and not key.endswith("_cb"):
+        advice = foreign.instead(key)
+    if advice:
+        raise ConfigError(f"{where}: {key} is not a setting here: {advice}")
 
 
-def _substitute(value: str, where: str) -> str:
-    def variable(found: re.Match[str]) -> str:
-        try:
-            return os.environ[found[1]]
-        except KeyError:
-            raise ConfigError(f"{where} uses ${{{found[1]}}}, which is not set in the environment") from None
+def _value(key: str, raw: str, where: str, *, plain: bool) -> str:
+    """The value that `raw` means, variables replaced; `plain` if nothing but variables is to be read in it."""
+    value = (
+        lines.substitute(raw, f"{where}: {key}")
+        if plain
+        else lines.read_value(raw, key, where, secret=key in SECRETS)
+    )
+    if key in _IN_A_COMMAND and not _HARMLESS.fullmatch(value):
+        raise ConfigError(f"{where}: {key} has characters that a shell would act on")
+    if key in _FIXED and value.lower() != _FIXED[key]:
+        raise ConfigError(f"{where}: {key} must be {_FIXED[key]}: the delivery guarantee rests on it")
+    return value
 
-    return _VARIABLE.sub(variable, value)
+
+def _why_no_servers(path: Path, values: Mapping[str, str], places: Mapping[str, int]) -> str:
+    """A line for a file without an address, which may stand there under another client's name."""
+    for key in values:
+        if foreign.instead(key) == "write bootstrap.servers" != f"write {key}":
+            return f"{path}:{places[key]}: {key} is not a setting here: write bootstrap.servers"
+    return f"{path}: bootstrap.servers is missing, expected host:port of a broker"

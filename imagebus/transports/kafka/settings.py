@@ -1,13 +1,11 @@
-"""librdkafka's clients from a config file: the settings that the promise rests on, and the cause of a refusal.
+"""librdkafka's clients from a config file: the settings that the promise rests on.
 
 Settings are checked when a client is made, before anything connects.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,11 +13,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from imagebus.errors import ConfigError
-from imagebus.transports.kafka.config import Settings
-
-driver_log = logging.getLogger("imagebus.transports.kafka.driver")
-# One file holds the settings of producers and consumers, and each warns that it ignores the other's.
-driver_log.addFilter(lambda record: not record.getMessage().startswith("CONFWARN"))
+from imagebus.transports.kafka import driver_log
+from imagebus.transports.kafka.entries import Settings
+from imagebus.transports.kafka.refusals import explained
 
 _COMMON = {
     # Closing an idle connection is normal.
@@ -96,6 +92,7 @@ class Clients:
     def __init__(self, theirs: Settings, on_error: OnError) -> None:
         self._theirs = theirs
         self._on_error = on_error
+        driver_log.prepare(theirs)
 
     @property
     def compress(self) -> bool:
@@ -147,45 +144,17 @@ class Clients:
         theirs = self._theirs
         for key in _OBJECTS & theirs.keys():
             raise ConfigError(f"{theirs.where(key)}: {key} is for programs: a file cannot set it")
-        both = {**_COMMON, **defaults, **theirs, **fixed, "error_cb": self._on_error, "logger": driver_log}
+        both = {
+            **_COMMON,
+            **defaults,
+            **theirs,
+            **fixed,
+            "error_cb": self._on_error,
+            "logger": driver_log.log,
+        }
         if theirs.get("group.protocol") == "consumer":  # there the broker decides these
             both = {key: value for key, value in both.items() if key not in _CLASSIC_GROUP or key in theirs}
         try:
             return kind(both)
-        except KafkaException as error:
-            raise self._explained(error.args[0].str()) from None
-
-    def _explained(self, reason: str) -> ConfigError:
-        """librdkafka's refusal as one line: key and line, never a value."""
-        kind, _, conflict = reason.partition(": ")
-        if kind.startswith("Failed to create"):  # each setting is valid by itself, but not with the others
-            return self._conflicting(self._theirs.redact(conflict))
-        for key, value in self._theirs.items():
-            alone: dict[str, Any] = {key: value, "logger": driver_log}
-            try:
-                AdminClient(alone)
-            except KafkaException as error:
-                reason = error.args[0].str().strip()
-                if reason.startswith("No such"):
-                    return ConfigError(f"{self._theirs.where(key)}: unknown setting {key}")
-                if not reason.startswith("Failed to create"):
-                    # Its other reasons repeat the value, which may be a secret.
-                    range_ = reason.find("outside ")
-                    wrong = reason[range_:] if range_ >= 0 else "not one it may have"
-                    return ConfigError(f"{self._theirs.where(key)}: the value of {key} is {wrong}")
-        return ConfigError(f"{self._theirs.path}: {self._theirs.redact(reason)}")
-
-    def _conflicting(self, conflict: str) -> ConfigError:
-        theirs = self._theirs
-        if "SASL mechanism" in conflict:
-            key = next((key for key in ("sasl.mechanism", "sasl.mechanisms") if key in theirs), "")
-            where = theirs.where(key or "security.protocol")
-            return ConfigError(
-                f"{where}: sasl.mechanism is to be PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
-            )
-        key = next((key for key in theirs if key in conflict), "")
-        if key.endswith(".location") and not Path(theirs[key]).exists():
-            conflict = f"{key} names a file that is not there"
-        elif key and "::" in conflict:  # OpenSSL's numbers before its reason
-            conflict = f"{key} cannot be used: {conflict.rpartition('::')[2]}"
-        return ConfigError(f"{theirs.where(key)}: {conflict}")
+        except (KafkaException, ImportError, TypeError, ValueError) as error:
+            raise explained(theirs, error) from None
