@@ -7,9 +7,8 @@ import threading
 import time
 import uuid
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 
 from imagebus import checks
@@ -19,9 +18,7 @@ from imagebus.errors import (
     ConnectionFailed,
     ErrorCode,
     ImageBusError,
-    PublishFailed,
     RequestFailed,
-    RequestTimeout,
     TooLarge,
     TransportError,
 )
@@ -32,7 +29,7 @@ from imagebus.open_packages import OpenPackages, Package
 from imagebus.pending import Pending
 from imagebus.reading import READ_SECONDS, Reader
 from imagebus.resends import Resends
-from imagebus.streaming import Stream
+from imagebus.streaming import Stream, in_order
 from imagebus.transports.base import Bus
 from imagebus.wire.envelope import REPLIER_TIME, TOP, integer_of, with_deadline
 from imagebus.wire.message import Message, Position, text_of
@@ -163,16 +160,11 @@ class Client(OfOneProcess):
         Raises the first failure when its turn comes, as `submit` and its future do, and `ValueError` at once for
         an `in_flight` below 1.
         """
-        return self._map(packages, timeout, checks.count(in_flight, "in_flight"))
-
-    def _map(self, packages: Iterable[Images], timeout: float | None, in_flight: int) -> Iterator[Reply]:
-        waiting: deque[Future[Reply]] = deque()
-        for images in packages:
-            if len(waiting) >= in_flight:
-                yield waiting.popleft().result()
-            waiting.append(self.submit(images, timeout=timeout))
-        while waiting:
-            yield waiting.popleft().result()
+        return in_order(
+            lambda images: self.submit(images, timeout=timeout),
+            packages,
+            checks.count(in_flight, "in_flight"),
+        )
 
     def stream(
         self,
@@ -303,9 +295,7 @@ class Client(OfOneProcess):
             self._expired(message, reply.id, pending)
         elif isinstance(reply, ErrorReply):
             self._finish(reply.id, RequestFailed(reply.code, reply.message, retryable=reply.retryable))
-        elif len(reply.predictions) != pending.images or any(
-            not 1 <= len(each.top) <= pending.top for each in reply.predictions
-        ):
+        elif not pending.is_answered_by(reply):
             self.ignored["malformed"] += 1
         else:
             self._finish(reply.id, replace(reply, round_trip=arrived - pending.sent))
@@ -344,14 +334,7 @@ class Client(OfOneProcess):
                 and (pending.resend_at <= now or (pending.place is not None and pending.place.topic != topic))
             ]
         for id, pending in late:
-            if pending.confirmed:
-                outcome: ImageBusError = RequestTimeout(
-                    f"no reply to request {id} within {pending.timeout:g} s"
-                )
-            else:
-                reason = pending.refusal or f"nothing was heard of it for {pending.timeout:g} s"
-                outcome = PublishFailed(f"request {id} was not confirmed by the brokers: {reason}")
-            self._finish(id, outcome)
+            self._finish(id, pending.overdue(id))
         for id, pending in waiting:
             if pending.refusal or (pending.place is not None and self._resends.due(pending.place, now)):
                 pending.resend_at = now + pending.resends.next()

@@ -6,12 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from imagebus.backoff import Backoff
+from imagebus.errors import PublishFailed, RequestTimeout
 
 if TYPE_CHECKING:
-    from imagebus.errors import TransportError
+    from imagebus.errors import ImageBusError, TransportError
     from imagebus.futures import ReplyFuture
     from imagebus.resends import Place
     from imagebus.wire.message import Message
+    from imagebus.wire.results import Reply
 
 # Seconds until an unanswered request may be re-sent under the same id, if `resends.py` has a reason: the first time,
 # and at most. Not before a killed replier is replaced (6 to 13 s).
@@ -43,6 +45,19 @@ class Pending:
         self.confirmed = False  # one of them
         self.place: Place | None = None  # of the last one, once it is confirmed
         self.refusal: TransportError | None = None  # why that was not confirmed
+
+    def overdue(self, id: str) -> ImageBusError:
+        """Its outcome at its deadline."""
+        if self.confirmed:
+            return RequestTimeout(f"no reply to request {id} within {self.timeout:g} s")
+        reason = self.refusal or f"nothing was heard of it for {self.timeout:g} s"
+        return PublishFailed(f"request {id} was not confirmed by the brokers: {reason}")
+
+    def is_answered_by(self, reply: Reply) -> bool:
+        """Whether the reply has a prediction for each image, with at most as many labels as were asked for."""
+        return len(reply.predictions) == self.images and all(
+            1 <= len(each.top) <= self.top for each in reply.predictions
+        )
 
     def reconsider(self, now: float) -> None:
         """There is no reason to re-send it yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,6 +16,7 @@ from imagebus.errors import ConfigError, ImageBusError, TooLarge, TransportError
 from imagebus.forking import OfOneProcess
 from imagebus.futures import ReplyFuture
 from imagebus.open_packages import OpenPackages, Package
+from imagebus.wire.pixels import Images
 from imagebus.wire.results import Reply
 
 SILENCE_SECONDS = 2.0  # a replier answers in milliseconds, so there is probably none
@@ -27,6 +29,19 @@ class Outcome:
 
     package: Package
     result: Reply | ImageBusError
+
+
+def in_order(
+    submit: Callable[[Images], ReplyFuture], packages: Iterable[Images], in_flight: int
+) -> Iterator[Reply]:
+    """The replies to packages in their order, with at most `in_flight` sent and unanswered: `Client.map`."""
+    waiting: deque[ReplyFuture] = deque()
+    for images in packages:
+        if len(waiting) >= in_flight:
+            yield waiting.popleft().result()
+        waiting.append(submit(images))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 class _End:

@@ -15,6 +15,7 @@ from imagebus.client import Client
 from imagebus.errors import TransportError
 from imagebus.transports import connect
 from imagebus.transports.memory import MemoryBroker, MemoryBus
+from imagebus.wire.message import Message
 
 from .fakes import package
 from .programs import SECONDS
@@ -103,6 +104,20 @@ def kafka_threads() -> int:
     """librdkafka's threads in this process."""
     names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
     return sum(name.startswith("rdk:") for name in names)
+
+
+def test_on_kafka_a_closed_client_that_is_kept_keeps_no_thread(config: Path) -> None:
+    gc.collect()
+    before = kafka_threads()
+    client = Client(connect("kafka", config, topics=["requests", "replies"]))
+
+    client.close()
+
+    assert kafka_threads() == before
+    with pytest.raises(TransportError, match="closed"):
+        client.submit(ONE)
+    with pytest.raises(TransportError, match="closed"):
+        client._bus.publish(Message("requests", b""))
 
 
 def test_on_kafka_a_client_made_anew_under_its_name_leaves_no_thread_of_the_last_one(config: Path) -> None:

@@ -103,3 +103,4 @@ class KafkaBus(Bus):
         unconfirmed = self._sender.flush(FLUSH_SECONDS if self._delivery.commits_offsets else 0)
         if unconfirmed and self._delivery.commits_offsets:
             log.warning("%d messages were not confirmed before closing", unconfirmed)
+        self._sender.close()

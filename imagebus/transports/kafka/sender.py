@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
+from imagebus.errors import PublishFailed
 from imagebus.transports.kafka.errors import is_too_large, raise_translated
 from imagebus.transports.kafka.settings import Clients
 from imagebus.wire.message import Message
@@ -51,9 +51,17 @@ class Sender:
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
-        self.producer = clients.producer()
+        self._producer: Producer | None = clients.producer()  # None once it is closed
         self._one_by_one: Producer | None = None  # from the first refusal on
         self._refusing = threading.Lock()  # two threads may learn of a refusal at once
+
+    @property
+    def producer(self) -> Producer:
+        """The one that all messages are sent with at first; raises `PublishFailed` when closed."""
+        producer = self._producer
+        if producer is None:
+            raise PublishFailed("the bus is closed")
+        return producer
 
     def send(self, message: Message, delivered: OnRecord) -> None:
         """Queue one message, as `produce` does."""
@@ -87,7 +95,12 @@ class Sender:
         for producer in self._producers():
             producer.purge()
 
-    def _producers(self) -> Any:
-        yield self.producer
-        if self._one_by_one is not None:  # it may be created while the first is polled
-            yield self._one_by_one
+    def close(self) -> None:
+        """Let go of the producers: their threads and sockets end with them, though the bus is kept."""
+        self._producer = self._one_by_one = None
+
+    def _producers(self) -> Iterator[Producer]:
+        if (producer := self._producer) is not None:
+            yield producer
+        if (producer := self._one_by_one) is not None:  # it may be created while the first is polled
+            yield producer
