@@ -268,7 +268,8 @@ def forks(bus: Bus, how: str) -> None:
 
     status = running.wait()
 
-    assert (status, running.err) == (0, [])
+    # gRPC says at a fork that it leaves its own threads as they are.
+    assert (status, [line for line in running.err if "fork_posix" not in line]) == (0, [])
     assert [line.partition(" belongs")[0].strip() for line in running.out] == [
         "1 before",
         "a Client",
