@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 Answer = Probabilities | Exception  # the model's, for one package
 
 MAX_ATTEMPTS = 3  # of a message that crashes the replier each time
+# Labels up to which a batch is ranked at once, as many for all as one asks for: enough for those requestors that ask
+# for all labels of a small model, and so few that one package costs its neighbours next to nothing.
+RANKED_TOGETHER = 25
 
 
 class Answered(NamedTuple):
@@ -103,7 +106,9 @@ class Answering:
     def outcomes(self, batch: Batch, answered: Answered) -> list[Message]:
         """3. Make the outcome of each message."""
         answers = answered.answers
-        ranked = self._rank(answers)
+        asked = (envelope.top for _, envelope, _ in batch.answerable)
+        together = max((top for top in asked if top <= RANKED_TOGETHER), default=TOP)
+        ranked = self._rank(answers, together)
         done = 0
         for (place, envelope, images), answer in zip(batch.answerable, answers, strict=True):
             if isinstance(answer, Exception):
@@ -121,7 +126,7 @@ class Answering:
                 self._classifier.model,
                 self._classifier.labels,
                 answer,
-                likeliest if envelope.top <= TOP else None,
+                likeliest if envelope.top <= together else None,
             )
         if answers:
             all_failed = all(isinstance(answer, Exception) for answer in answers)
@@ -130,11 +135,11 @@ class Answering:
             observer.predicted(done, answered.seconds)
         return [batch.outcomes[place] for place in range(len(batch.messages))]
 
-    def _rank(self, answers: Sequence[Answer]) -> Iterator[Ranked]:
-        """The likeliest labels of each predicted package, ranked all at once."""
+    def _rank(self, answers: Sequence[Answer], top: int) -> Iterator[Ranked]:
+        """The `top` likeliest labels of each predicted package, ranked all at once."""
         probabilities = [answer for answer in answers if not isinstance(answer, Exception)]
         if probabilities:
-            ranked = rank(self._classifier.labels, np.concatenate(probabilities), TOP)
+            ranked = rank(self._classifier.labels, np.concatenate(probabilities), top)
             yield from _split(ranked, probabilities)
 
     def _refuse(self, batch: Batch, place: int, error: BadMessage) -> Message:

@@ -40,17 +40,17 @@ class Background:
 
     def turn(self, grey: Image.Image, on_black: Image.Image) -> Image.Image:
         """A grey picture, turned where it is to be; `on_black` is the same with its transparency on black."""
-        table = self._table(edge(np.asarray(on_black)))
+        (level,) = edges(np.asarray(on_black)[np.newaxis])
+        table = self._table(level)
         return grey if table is None else grey.point(table.tolist())
 
     def turn_all(self, images: Images) -> Images:
         """Images (N, height, width), each turned where it is to be."""
-        tables = [self._table(edge(image)) for image in images]
+        tables = [self._table(level) for level in edges(images)]
         if not any(table is not None for table in tables):
             return images
-        return np.stack(
-            [image if table is None else table[image] for image, table in zip(images, tables, strict=True)]
-        )
+        pairs = zip(images, tables, strict=True)
+        return np.stack([image if table is None else table[image] for image, table in pairs])
 
     def report(self, path: Path) -> None:
         """Log one line where more images than by chance are not on black."""
@@ -76,9 +76,10 @@ class Background:
         return None
 
 
-def edge(image: Images) -> float:
-    """The median of an image's outermost pixels."""
-    return float(np.median(np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])))
+def edges(images: Images) -> npt.NDArray[np.float64]:
+    """The median of the outermost pixels of each image (N, height, width)."""
+    sides = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
+    return np.median(np.concatenate(sides, axis=1), axis=1)
 
 
 def _inverted(level: float) -> npt.NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,15 +64,19 @@ def load_images(path: str | Path = SAMPLE, *, background: str = "black") -> Imag
     """
     path = Path(path)
     behind = Background(background)
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise ConfigError(f"{path}: {'no such file or folder' if missing else error.strerror}") from None
+    if stat.S_ISDIR(mode):
         found = _from_folder(path, behind)
     elif path.suffix.lower() == ".npz":
         found = _from_npz(path, behind)
-    elif path.is_file():
+    elif stat.S_ISREG(mode):
         found = _from_files([path], path.parent, behind)
     else:
-        problem = "no such file or folder" if not path.exists() else "neither a file nor a folder"
-        raise ConfigError(f"{path}: {problem}")
+        raise ConfigError(f"{path}: neither a file nor a folder")
     behind.report(path)
     return found
 

@@ -55,7 +55,7 @@ class OpenPackages:
         except BlockingIOError:
             raise ConfigError(f"{folder}: another requestor is using it") from None
         with self._usable():
-            for unfinished in self._folder.glob("*.new"):  # of a process that was killed, and was not sent
+            for unfinished in self._files(".new"):  # of a process that was killed, and was not sent
                 unfinished.unlink(missing_ok=True)
 
     def load(self) -> list[Package]:
@@ -63,11 +63,16 @@ class OpenPackages:
         return sorted(self._read(), key=lambda package: package.number)
 
     def _read(self) -> Iterator[Package]:
-        for path in self._folder.glob("*.open"):
+        for path in self._files(".open"):
             try:
                 yield _decode(path.read_bytes())
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path}: not a package that a requestor left there: {error}") from None
+
+    def _files(self, suffix: str) -> list[Path]:
+        """Not by `glob`, for which a folder that cannot be read is empty."""
+        with self._usable():
+            return [path for path in self._folder.iterdir() if path.suffix == suffix]
 
     def next_number(self) -> int:
         """One more than the highest number that was left, or 1; raises as `load` does."""

@@ -207,14 +207,22 @@ def test_pictures_of_other_kinds_are_passed_over_with_a_word(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_a_file_and_a_folder_that_may_not_be_read_are_named(tmp_path: Path) -> None:
-    draw(tmp_path / "x.png").chmod(0)
     draw(tmp_path / "Bag" / "y.png")
+    draw(tmp_path / "x.png").chmod(0)
     assert refusal(tmp_path) == f"{tmp_path / 'x.png'}: Permission denied"
 
     (tmp_path / "Bag").chmod(0)
 
     assert refusal(tmp_path) == f"{tmp_path / 'Bag'}: Permission denied"
+    assert refusal(tmp_path / "Bag" / "y.png") == f"{tmp_path / 'Bag' / 'y.png'}: Permission denied"
     (tmp_path / "Bag").chmod(0o700)
+
+
+def test_a_path_that_is_too_long_or_goes_through_a_file_is_one_line(tmp_path: Path) -> None:
+    file = draw(tmp_path / "x.png")
+
+    assert refusal(file / "y.png") == f"{file / 'y.png'}: Not a directory"
+    assert refusal(tmp_path / ("x" * 300)).endswith(": File name too long")
 
 
 def test_pictures_of_every_kind_that_cameras_and_tools_write_are_read(tmp_path: Path) -> None:

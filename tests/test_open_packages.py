@@ -113,6 +113,19 @@ def test_a_folder_that_is_gone_while_it_is_used_is_one_line(tmp_path: Path) -> N
     state.close()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_may_not_be_listed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    state = OpenPackages(tmp_path)
+    state.add(Package(package(1)))
+    tmp_path.chmod(0o300)
+
+    with pytest.raises(ConfigError, match="Permission denied"):
+        state.load()
+
+    tmp_path.chmod(0o700)
+    state.close()
+
+
 def test_a_package_keeps_truths_and_files(tmp_path: Path) -> None:
     state = OpenPackages(tmp_path)
     sent = Package(package(1, 2), ("Bag", "Coat"), 3, files=("a/x.png", "\\xff\n.png"))

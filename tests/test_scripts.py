@@ -28,6 +28,7 @@ from PIL import Image
 from imagebus import OnnxClassifier, load_images
 from imagebus.broker import EmbeddedBroker
 from imagebus.broker.ports import free_ports
+from imagebus.labels import SHIPPED
 
 from .buses import Bus, records
 from .programs import ROOT, SECONDS, python
@@ -111,24 +112,34 @@ def test_a_package_that_nobody_answers_is_lost_once(bus: Bus) -> None:
     assert "sent 2, answered 0, failed 0, lost 2\n" in requestor.out
 
 
-def test_a_folder_of_pictures_is_sent_too(bus: Bus, tmp_path: Path) -> None:
-    images, truths = load_images().package(0, 3)
-    for number, (image, truth) in enumerate(zip(images, truths or (), strict=True)):
-        folder = tmp_path / "pictures" / truth.replace("/", "-")
+def test_a_folder_of_pictures_on_white_is_turned_judged_and_named(bus: Bus, tmp_path: Path) -> None:
+    sample, pictures = load_images(), tmp_path / "pictures"
+    folders = {label: str(number) for number, label in enumerate(SHIPPED)}
+    for number, (image, truth) in enumerate(zip(sample.images[:19], sample.truths or (), strict=False)):
+        folder = pictures / folders[truth]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{number}.png")
+        Image.fromarray(255 - image).save(folder / f"{number:02}.png")
+    (pictures / "cat").mkdir()
+    Image.new("L", (28, 28), "white").save(pictures / "cat" / "tom.png")
+    (pictures / ".DS_Store").write_bytes(b"\0")
     bus.replier()
+    options = ["requestor.py", "--count", "1", "--batch-size", "20", "--images", str(pictures)]
 
-    requestor = bus.start(
-        *("requestor.py", "--json", "--count", "1", "--batch-size", "3"),
-        *("--images", str(tmp_path / "pictures")),
-    )
+    as_they_are = bus.start(*options)
+    turned = bus.start(*options, "--json", "--background", "auto")
 
-    assert requestor.wait() == 0
-    package = orjson.loads(requestor.out[0])
-    assert sorted(package["truths"]) == sorted(truths or ())
-    assert all(type(correct) is bool for correct in package["correct"])
-    assert all(file.endswith(".png") for file in package["files"])
+    assert as_they_are.wait() == turned.wait() == 0
+    assert "of 20 images 20 have a light background" in as_they_are.wait_for("light background")
+    assert any(line.endswith("not judged: cat  cat/tom.png\n") for line in as_they_are.out)
+    assert "not judged 1 images: no reply has the label cat\n" in as_they_are.out
+    package = orjson.loads(turned.out[0])
+    judged = dict(zip(package["files"], package["correct"], strict=True))
+    assert judged.pop("cat/tom.png") is None
+    assert sum(judged.values()) >= 15
+    assert {file.split("/")[0] for file in judged} <= set(folders.values())
+    assert [truth for truth in package["truths"] if truth != "cat"] == [
+        SHIPPED[int(file.split("/")[0])] for file in judged
+    ]
 
 
 def test_keras_and_onnx_repliers_give_the_same_answers(bus: Bus) -> None:
