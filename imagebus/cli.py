@@ -14,7 +14,6 @@ import imagebus
 from imagebus import stdio
 from imagebus.checks import LONGEST_SECONDS
 from imagebus.errors import ConfigError, ErrorCode, ImageBusError
-from imagebus.signals import end_at_once_on_signals
 from imagebus.transports import CLOUDS
 
 EXIT_FAILED = 1
@@ -156,11 +155,7 @@ def flag(name: str, kind: type[ImageBusError] = ConfigError) -> Iterator[None]:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Exit with what `main` returns; an error of this project becomes one line and an exit code.
-
-    Until `main` sets its own handlers, a signal ends the process at once, also as process 1.
-    """
-    end_at_once_on_signals()
+    """Exit with what `main` returns; an error of this project becomes one line and an exit code."""
     stdio.open_missing_streams()
     stdio.escape_unknown_characters()
     code: str | int | None

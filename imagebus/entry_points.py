@@ -19,6 +19,9 @@ def replier() -> None:
 
 def replay() -> None:
     """`python3 -m imagebus.replay`."""
+    from imagebus.signals import end_at_once_on_signals
+
+    end_at_once_on_signals()  # before the other imports, as the scripts do
     from imagebus import cli
     from imagebus import replay as program
 

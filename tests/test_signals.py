@@ -94,6 +94,24 @@ def test_process_1_ends_during_its_imports(start: Start, tmp_path: Path) -> None
     assert importing.err == []
 
 
+IN_A_LIBRARY = """
+import sys
+from imagebus.signals import end_at_once_on_signals
+end_at_once_on_signals()
+from confluent_kafka.admin import AdminClient
+AdminClient({"bootstrap.servers": sys.argv[1]}).list_topics(timeout=600)
+"""
+
+
+def test_process_1_ends_while_a_library_does_not_return(start: Start, silent_server: socket.socket) -> None:
+    program = start("-c", IN_A_LIBRARY, f"127.0.0.1:{silent_server.getsockname()[1]}")
+    assert select.select([silent_server], [], [], SECONDS)[0], program
+
+    send(program, signal.SIGTERM)
+
+    assert program.wait() == 128 + signal.SIGTERM
+
+
 @pytest.mark.usefixtures("kafka_jars_here")
 def test_the_broker_as_process_1_stops_in_order(start: Start) -> None:
     (port,) = free_ports(1)
