@@ -225,6 +225,9 @@ VALUES = {
     "client.id = ${EMPTY:-b}": "b",
     "client.id = '${A}'": "from-env",
     "client.id = ${QUOTED}": "a:9092",
+    "client.id = ${ECHO}": "from-echo",
+    "sasl.password = ${ECHO}": "from-echo",
+    "client.id =\u00a0a\u00a0": "a",
     "bootstrap.servers = a:1,b:1,": "a:1,b:1",
     'bootstrap.servers = "a:1,b:1",': "a:1,b:1",
     "bootstrap.servers = PLAINTEXT://localhost:1": "PLAINTEXT://localhost:1",
@@ -248,7 +251,13 @@ VALUES = {
 def test_a_value_is_read_as_it_is_meant(
     written: Write, monkeypatch: pytest.MonkeyPatch, line: str, value: str
 ) -> None:
-    for name, text in {"A": "from-env", "EMPTY": "", "QUOTED": '"a:9092"', "HASH": "a # b"}.items():
+    for name, text in {
+        "A": "from-env",
+        "EMPTY": "",
+        "QUOTED": '"a:9092"',
+        "ECHO": "from-echo\n",
+        "HASH": "a # b",
+    }.items():
         monkeypatch.setenv(name, text)
     servers = "" if line.startswith("bootstrap") else "bootstrap.servers = localhost:1\n"
 
@@ -408,6 +417,13 @@ REFUSED = [
     ("bootstrap.servers=<host>:9092", ":1: bootstrap.servers", "placeholder"),
     ("bootstrap.servers={{ BROKER_ENDPOINT }}", ":1: bootstrap.servers", "placeholder"),
     (f"{SASL}sasl.username={{{{ CLUSTER_API_KEY }}}}", ":3: sasl.username", "placeholder"),
+    (
+        f"{SASL}sasl.jaas.config={JAAS}.plain.PlainLoginModule required username='{{{{ KEY }}}}' password='x';",
+        ":3: sasl.username",
+        "placeholder",
+    ),
+    ("bootstrap.servers=localhost:9092\u200b", ":1: bootstrap.servers", "U+200B"),
+    (f"{SERVERS}client.id=a\u00adb", ":2: client.id", "U+00AD"),
     (f"{SASL}sasl.password=<API_SECRET>", ":3: sasl.password", "placeholder"),
     (f"{SERVERS}linger.ms=5,", ":2: linger.ms ends with a comma", "delete it"),
     (f"{SERVERS}security.protocol=SSL;", ":2: security.protocol ends with a semicolon", "delete it"),

@@ -64,28 +64,25 @@ def read_settings(path: str | Path) -> Settings:
     unused: list[str] = []
     for number, key, raw in lines.settings_in(text, str(path), SECRETS.__contains__):
         where = f"{path}:{number}"
-        secret = key in SECRETS or key == jaas.KEY
-        if secret and readable_by_all and lines.is_literal(raw):
-            raise ConfigError(
-                f"{where}: {key} stands in a file that everybody can read: {_how_to_hide(path)}, or write ${{NAME}}"
-            )
         if foreign.is_unused(key):
             unused.append(key)
-            continue
-        if key == jaas.KEY:
-            pairs = list(
-                zip(("sasl.username", "sasl.password"), jaas.user_and_password(raw, where), strict=True)
-            )
-        else:
+        elif key != jaas.KEY:
             _check_key(key, where, raw)
-            pairs = [(key, raw)]
+        login = jaas.user_and_password(raw, where) if key == jaas.KEY else None
+        pairs = zip(("sasl.username", "sasl.password"), login, strict=True) if login else [(key, raw)]
         for each, part in pairs:
+            if each in SECRETS and readable_by_all and lines.is_literal(part):
+                raise ConfigError(
+                    f"{where}: {each} stands in a file that everybody can read: {_how_to_hide(path)}, "
+                    "or write ${NAME}"
+                )
             if each in values:
                 raise ConfigError(f"{where}: {each} is set twice, first on line {places[each]}")
-            value = _value(each, part, where, plain=key == jaas.KEY)
-            if each != _OBJECT:
-                values[each] = value
-                places[each] = number
+            if not foreign.is_unused(each):
+                value = _value(each, part, where, plain=login is not None)
+                if each != _OBJECT:
+                    values[each] = value
+                    places[each] = number
     if unused:
         log.info("%s: no use here for %s", path, ", ".join(unused))
     if not values.get("bootstrap.servers"):

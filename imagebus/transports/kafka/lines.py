@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 
 from imagebus.errors import ConfigError
@@ -26,6 +27,7 @@ _NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?")
 _OF_SPRING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):(?![-/]).*")
 _OF_A_SHELL = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _PLACEHOLDER = re.compile(r"\{\{.*\}\}|<[^<>]*>")
+_HIDDEN = frozenset({"Cc", "Cf", "Co", "Zl", "Zp"})  # Unicode's categories of what no font shows
 # Lists, in which a comma at the end means nothing.
 _LISTS = frozenset({"bootstrap.servers", "debug", "topic.blacklist"})
 
@@ -87,14 +89,14 @@ def read_value(raw: str, key: str, where: str, *, secret: bool) -> str:
             )
         value = value.rstrip(",; ")
     value = _unquoted(value, of, secret)
-    if _PLACEHOLDER.fullmatch(value):
-        raise ConfigError(f"{of} is still a placeholder: write the value in its place")
     named = _OF_A_SHELL.fullmatch(value)
     if named and named[1] in os.environ:
         raise ConfigError(f"{of} names an environment variable: write ${{{named[1]}}}")
     value = substitute(value, of)
     if not secret:
         value = _unquoted(value, of, secret)  # Docker's --env-file keeps quotation marks
+        if hidden := next((each for each in value if unicodedata.category(each) in _HIDDEN), ""):
+            raise ConfigError(f"{of} has a character that cannot be seen, U+{ord(hidden):04X}")
     return value.replace("\\n", "\n") if key.endswith(".pem") else value
 
 
@@ -108,6 +110,8 @@ def is_literal(raw: str) -> bool:
 
 def substitute(value: str, of: str) -> str:
     """`value` with each `${NAME}` and `${NAME:-default}` from the environment; `of` is the key with its place."""
+    if _PLACEHOLDER.fullmatch(value):
+        raise ConfigError(f"{of} is still a placeholder: write the value in its place")
 
     def variable(found: re.Match[str]) -> str:
         named = _NAMED.fullmatch(found[1])
@@ -120,11 +124,10 @@ def substitute(value: str, of: str) -> str:
             )
         name, default = named[1], named[2]
         known = os.environ.get(name)
-        if default is not None:
-            return known or default
-        if known is None:
+        if known is None and default is None:
             raise ConfigError(f"{of} uses ${{{name}}}, which is not set in the environment")
-        return known
+        # A Kubernetes secret made with `echo` has a line end that nobody means.
+        return (known or "").rstrip("\r\n") or default or ""
 
     return _VARIABLE.sub(variable, value)
 
