@@ -406,6 +406,22 @@ def test_a_failed_delivery_that_nobody_asked_about_is_raised_by_the_next_call(bu
         assert inbox.receive(1, 0.1) == []
 
 
+def test_a_reply_whose_acknowledgement_failed_is_no_failure_of_the_inbox(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise Failed(grpc.StatusCode.UNAVAILABLE)
+
+    with connected(bus, bus.replies) as working:
+        inbox = working.inbox(bus.replies)
+        monkeypatch.setattr(working._clients, "acknowledge", away)
+        working.publish(Message(bus.replies, b"1"))
+        first = inbox.receive(1, 30)
+        working.publish(Message(bus.replies, b"2"))
+
+        assert [message.value for message in [*first, *inbox.receive(1, 30)]] == [b"1", b"2"]
+
+
 def test_a_message_whose_acknowledgement_failed_comes_again_and_is_only_counted(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,18 +549,6 @@ def test_exactly_once_is_refused(bus: Bus) -> None:
     assert "--guarantee exactly-once: -c google has no transactions" in replier.wait_for("transactions")
 
 
-def test_a_subscription_that_is_deleted_ends_the_replier_with_one_line(bus: Bus) -> None:
-    replier = bus.replier()
-    clients = Clients(read_service_account(bus.config))
-    clients.delete_inbox(clients.subscription(f"{bus.requests}-repliers"))
-    clients.close()
-
-    with connected(bus, bus.requests) as sender:
-        sender.publish(encode_request(load_images().images[:5], bus.requests))
-    assert replier.wait() == 1, replier
-    assert "is not there any more" in replier.err[-1]
-
-
 def test_the_wrong_kind_of_file_is_told_in_one_line(bus: Bus, tmp_path: Path) -> None:
     kafka = tmp_path / "kafka.config"
     kafka.write_text("bootstrap.servers = localhost:9092\n")
@@ -564,7 +568,7 @@ def test_an_emulator_that_is_not_there_is_told_in_one_line(
 ) -> None:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:9")
     account = read_service_account(google_config)
-    monkeypatch.setattr("imagebus.transports.pubsub.clients.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("imagebus.transports.pubsub.opening.CONNECT_SECONDS", 1.0)
 
     with pytest.raises(ConnectionFailed, match=r"no answer from 127\.0\.0\.1:9 \(PUBSUB_EMULATOR_HOST\)"):
         PubSubBus(account, topics=["requests"])

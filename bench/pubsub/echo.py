@@ -18,13 +18,16 @@ from imagebus.transports.pubsub.account import read_service_account
 from imagebus.transports.pubsub.attributes import PubsubMessage
 from imagebus.transports.pubsub.clients import AcknowledgeRequest, Clients, PublishRequest, PullRequest
 from imagebus.transports.pubsub.intake import MAX_IN_HAND, PULL_PAUSE_SECONDS
+from imagebus.transports.pubsub.opening import join, shared
 
 NAMES = ("correlation_id", "sha256", "requestor")
 
 
 def main(account: str, requests: str, replies: str) -> None:
     clients = Clients(read_service_account(account))
-    subscription = clients.join(requests, "echo", None)
+    plan = shared(clients, requests, "echo", None)
+    join(clients, plan)
+    subscription = plan.name
     question = PullRequest(subscription=subscription, max_messages=MAX_IN_HAND, return_immediately=True)
 
     def answer(received: Any) -> None:

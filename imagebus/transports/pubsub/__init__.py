@@ -1,9 +1,11 @@
 """Google Cloud Pub/Sub as a bus, on google-cloud-pubsub.
 
 bus.py           the connection: topics, publishing, and the end
+opening.py       topics and subscriptions: created when missing, and looked at
 inbox.py         a requestor's reader
 member.py        a replier's: the messages in hand, and the order of steps that is the delivery guarantee
 subscription.py  one subscription, which both read in the background, and the calls on it
+watch.py         a subscription whose topic was deleted and created again is created anew, too
 intake.py        how messages come: on a stream, or by pulling
 leases.py        the messages that are ours, and until when
 suspects.py      the search for a message that kills its readers

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Sequence
+
+from google.api_core.exceptions import GoogleAPICallError
 
 from imagebus.errors import TransportError
 from imagebus.transports.base import Bus, OnAssigned, OnDelivery, earliest
@@ -13,9 +16,12 @@ from imagebus.transports.pubsub.attributes import to_pubsub
 from imagebus.transports.pubsub.clients import Clients
 from imagebus.transports.pubsub.inbox import PubSubInbox
 from imagebus.transports.pubsub.member import PubSubMember
+from imagebus.transports.pubsub.opening import Plan, create, create_topics, delete, join, private, shared
 from imagebus.transports.pubsub.sender import Sender
 from imagebus.transports.pubsub.subscription import Subscription
 from imagebus.wire.message import Message
+
+log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 10.0  # for what is queued when the bus is closed
 
@@ -40,7 +46,7 @@ class PubSubBus(Bus):
         self._clients = Clients(account)
         self._stream = not self._clients.is_emulator if stream is None else stream
         try:
-            self._clients.create_topics(topics)
+            create_topics(self._clients, topics)
         except BaseException:
             self._clients.close()
             raise
@@ -55,8 +61,9 @@ class PubSubBus(Bus):
 
     def inbox(self, topic: str) -> PubSubInbox:
         requestor = str(uuid.uuid4())
-        name = self._clients.open_inbox(topic, requestor)
-        inbox = PubSubInbox(topic, requestor, self._subscription(name))
+        plan = private(self._clients, topic, requestor)
+        create(self._clients, plan, None)
+        inbox = PubSubInbox(topic, requestor, self._subscription(plan, private=True))
         self._inboxes.append(inbox)
         return inbox
 
@@ -69,15 +76,22 @@ class PubSubBus(Bus):
         bounded: bool = False,  # noqa: ARG002  # nobody knows where a subscription ends
     ) -> PubSubMember:
         dead_letter_topic = f"{topic}.dlt"
-        name = self._clients.join(
-            topic, group, dead_letter_topic if dead_letter_topic in self._topics else None
+        plan = shared(
+            self._clients, topic, group, dead_letter_topic if dead_letter_topic in self._topics else None
         )
-        member = PubSubMember(self._clients, topic, self._subscription(name), on_assigned)
+        join(self._clients, plan)
+        member = PubSubMember(self._clients, topic, self._subscription(plan, private=False), on_assigned)
         self._members.append(member)
         return member
 
-    def _subscription(self, name: str) -> Subscription:
-        return Subscription(self._clients, name, stream=self._stream, raise_unsent=self._sender.raise_failure)
+    def _subscription(self, plan: Plan, *, private: bool) -> Subscription:
+        return Subscription(
+            self._clients,
+            plan,
+            stream=self._stream,
+            private=private,
+            raise_unsent=self._sender.raise_failure,
+        )
 
     def _left_behind(self, _: TransportError) -> None:
         self._closed = True
@@ -98,5 +112,8 @@ class PubSubBus(Bus):
         for member in self._members:
             member.give_back()
         for inbox in self._inboxes:
-            self._clients.delete_inbox(inbox.subscription.name)
+            try:
+                delete(self._clients, inbox.subscription.name)
+            except GoogleAPICallError as error:
+                log.debug("a subscription stays for a day: %s", error.message)
         self._clients.close()

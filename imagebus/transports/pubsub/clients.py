@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
-from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound
+from google.api_core.exceptions import GoogleAPICallError
 from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1 import types as wrapped
@@ -29,16 +27,11 @@ from imagebus.transports.pubsub.login import fetch_token, one_line
 log = logging.getLogger(__name__)
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
-CONNECT_SECONDS = 10.0  # Pub/Sub answers within 1 s; an emulator that is just starting within 5
-CALL_SECONDS = 10.0  # for a call about a topic or a subscription
 RETRY_PAUSES = (0.1, 2.0)  # seconds before a retry: the first, and the longest
-CONNECT_PAUSE_SECONDS = 0.2  # between two tries to connect
-RETENTION = timedelta(days=7)  # of a topic created here, for groups that join later
-KEPT_FOR_A_REQUESTOR = timedelta(minutes=10)  # the least that a subscription may keep its messages
-LIFE_OF_AN_INBOX = timedelta(days=1)  # the least after which Pub/Sub deletes an unused subscription
-# Deliveries before Pub/Sub itself dead-letters a message: a net under this project's own dead letters.
-MAX_DELIVERIES = 100
 
+# In place of HOST: a name, an IPv4 address, or an IPv6 address in brackets. gRPC takes more, and reads a port of
+# 99999 as 34463.
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,199}")  # 255, less what is appended here
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -78,13 +71,14 @@ StreamingPullRequest: Any = plain(wrapped.StreamingPullRequest)
 class Clients:
     """One connection to Pub/Sub, or to the emulator that `PUBSUB_EMULATOR_HOST` names.
 
-    Raises `ConnectionFailed` where no token comes for the account; makes no other call yet.
+    Raises `ConnectionFailed` where no token comes for the account, `ConfigError` for what is no address of an
+    emulator; makes no other call yet.
     """
 
     def __init__(self, account: ServiceAccount) -> None:
         self._account = account
         self.project = account.project_id
-        emulator = os.environ.get(EMULATOR)
+        emulator = _emulator()
         self.is_emulator = bool(emulator)
         if emulator:
             log.info("using the emulator at %s (%s), without a login", emulator, EMULATOR)
@@ -122,110 +116,6 @@ class Clients:
         """The full name of a subscription."""
         return f"projects/{self.project}/subscriptions/{name}"
 
-    # --- opening -------------------------------------------------------------------------------
-
-    def create_topics(self, names: Iterable[str]) -> None:
-        """Create the missing ones, once Pub/Sub answers.
-
-        Raises `ConfigError` for names that it does not take, `ConnectionFailed`, `AccessDenied`.
-        """
-        deadline = time.monotonic() + CONNECT_SECONDS
-        for name in names:
-            check_name(name)
-        for name in names:
-            while True:
-                try:
-                    self._create_topic(name)
-                    break
-                except GoogleAPICallError as error:
-                    if error.grpc_status_code not in PASSING or time.monotonic() > deadline:
-                        raise self.translate(error, f"topic {name!r}", "pubsub.topics.get") from None
-                    time.sleep(CONNECT_PAUSE_SECONDS)
-
-    def _create_topic(self, name: str) -> None:
-        try:
-            self.publisher.get_topic(request={"topic": self.topic(name)}, retry=None, timeout=CALL_SECONDS)
-        except NotFound:
-            request = {"name": self.topic(name), "message_retention_duration": RETENTION}
-            try:
-                self.publisher.create_topic(request=request, retry=None, timeout=CALL_SECONDS)
-                log.info("created topic %s", name)
-            except AlreadyExists:  # another program was faster
-                pass
-            except GoogleAPICallError as error:
-                raise self.translate(error, f"topic {name!r}", "pubsub.topics.create") from None
-
-    def join(self, topic: str, group: str, dead_letter_topic: str | None) -> str:
-        """The full name of the subscription that a group's members share, created if missing.
-
-        A new one starts at the oldest message that the topic keeps.
-        """
-        name = self.subscription(check_name(f"{topic}-{group}"))
-        try:
-            self.subscriber.get_subscription(request={"subscription": name}, retry=None, timeout=CALL_SECONDS)
-        except NotFound:
-            pass
-        except GoogleAPICallError as error:
-            raise self.translate(error, name, "pubsub.subscriptions.get") from None
-        else:
-            return name
-        request: dict[str, Any] = {
-            "name": name,
-            "topic": self.topic(topic),
-            "ack_deadline_seconds": 10,
-            "expiration_policy": {},  # never: an idle month must not cost the group its place
-        }
-        if dead_letter_topic is not None:
-            request["dead_letter_policy"] = {
-                "dead_letter_topic": self.topic(dead_letter_topic),
-                "max_delivery_attempts": MAX_DELIVERIES,
-            }
-        try:
-            self.subscriber.create_subscription(request=request, retry=None, timeout=CALL_SECONDS)
-        except AlreadyExists:
-            return name
-        except GoogleAPICallError as error:
-            raise self.translate(error, name, "pubsub.subscriptions.create") from None
-        log.info("created subscription %s-%s", topic, group)
-        self._seek(name, datetime.now(UTC) - RETENTION)
-        return name
-
-    def open_inbox(self, topic: str, requestor: str) -> str:
-        """The full name of a new subscription to everything from now on that is not another requestor's."""
-        name = self.subscription(check_name(f"{topic}-requestor-{requestor}"))
-        request = {
-            "name": name,
-            "topic": self.topic(topic),
-            "ack_deadline_seconds": 10,
-            "filter": f'NOT attributes:requestor OR attributes.requestor = "{requestor}"',
-            "message_retention_duration": KEPT_FOR_A_REQUESTOR,
-            "expiration_policy": {"ttl": LIFE_OF_AN_INBOX},
-        }
-        try:
-            self.subscriber.create_subscription(request=request, retry=None, timeout=CALL_SECONDS)
-        except GoogleAPICallError as error:
-            raise self.translate(error, name, "pubsub.subscriptions.create") from None
-        if self.is_emulator:  # where a new subscription begins with the topic's retained messages
-            self._seek(name, datetime.now(UTC))
-        return name
-
-    def _seek(self, subscription: str, start: datetime) -> None:
-        """Continue it with messages sent after `start`."""
-        request = {"subscription": subscription, "time": start}
-        try:
-            self.subscriber.seek(request=request, retry=None, timeout=CALL_SECONDS)
-        except GoogleAPICallError as error:
-            log.warning("%s: what was sent before now is not seen: %s", subscription, error.message)
-
-    def delete_inbox(self, name: str) -> None:
-        """Delete a requestor's subscription; if that fails, it expires after a day."""
-        try:
-            self.subscriber.delete_subscription(
-                request={"subscription": name}, retry=None, timeout=CALL_SECONDS
-            )
-        except GoogleAPICallError as error:
-            log.debug("a subscription stays for a day: %s", error.message)
-
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
@@ -249,6 +139,22 @@ class Clients:
             where = f" ({EMULATOR})" if self.is_emulator else ""
             return ConnectionFailed(f"no answer from {self.host}{where}: {reason}")
         return TransportError(f"{what}: {reason}")
+
+    def no_project(self, error: Any) -> ConfigError:
+        """The error of a topic that has nowhere to be created."""
+        reason = one_line(error.message or "no reason was given")
+        return ConfigError(f"{self._account.path}: project_id {self.project!r}: {self.host} says: {reason}")
+
+
+def _emulator() -> str | None:
+    """HOST:PORT of the emulator, if one is named; raises `ConfigError` for anything else."""
+    value = os.environ.get(EMULATOR)
+    if not value:
+        return None
+    match = _HOST_AND_PORT.fullmatch(value.strip())
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ConfigError(f"{EMULATOR} is {value!r}: expected HOST:PORT, such as 127.0.0.1:8085")
+    return value.strip()
 
 
 def code_of(error: Any) -> grpc.StatusCode:

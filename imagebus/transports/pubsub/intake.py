@@ -52,8 +52,12 @@ class Source(Protocol):
         """Acknowledge without a guarantee; called from inside `receive`."""
         ...
 
+    def reopen(self) -> None:
+        """Let `receive` end where it holds on to a subscription that was deleted. Any thread may call."""
+        ...
+
     def stop(self) -> None:
-        """Let `receive` end. Any thread may call, at any time."""
+        """Let `receive` end for good. Any thread may call, at any time."""
         ...
 
 
@@ -65,6 +69,7 @@ class StreamingPull:
         self._subscription = subscription
         self._lease = lease  # seconds
         self._outgoing: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._call: Any = None
         self._stopped = False
 
     def receive(self) -> Iterable[Sequence[Any]]:
@@ -74,7 +79,8 @@ class StreamingPull:
             return
         metadata = [("x-goog-request-params", f"subscription={self._subscription}")]
         try:
-            for response in self._clients.streaming_pull(self._requests(self._outgoing), metadata=metadata):
+            self._call = self._clients.streaming_pull(self._requests(self._outgoing), metadata=metadata)
+            for response in self._call:
                 yield response.received_messages
         finally:
             self._outgoing.put(None)
@@ -100,6 +106,11 @@ class StreamingPull:
     def acknowledge(self, ack_ids: list[str]) -> None:
         """See `Source.acknowledge`."""
         self._outgoing.put(ack_ids)
+
+    def reopen(self) -> None:
+        """See `Source.reopen`."""
+        if self._call is not None:
+            self._call.cancel()
 
     def stop(self) -> None:
         """See `Source.stop`. It ends our half of the stream; Pub/Sub then ends the other."""
@@ -134,7 +145,13 @@ class UnaryPull:
     def acknowledge(self, ack_ids: list[str]) -> None:
         """See `Source.acknowledge`."""
         request = AcknowledgeRequest(subscription=self._subscription, ack_ids=ack_ids)
-        self._clients.acknowledge(request, timeout=PULL_SECONDS)
+        try:
+            self._clients.acknowledge(request, timeout=PULL_SECONDS)
+        except grpc.RpcError as error:  # they come again, and the next pull meets what is wrong
+            log.debug("%d messages were not acknowledged: %s", len(ack_ids), error.details())
+
+    def reopen(self) -> None:
+        """See `Source.reopen`: each pull is a new call."""
 
     def stop(self) -> None:
         """See `Source.stop`."""
@@ -144,7 +161,8 @@ class UnaryPull:
 class Intake:
     """A thread that reads a source, and reopens it whenever it breaks.
 
-    `arrived` gets the messages; `failed` gets an error that retrying cannot mend, once.
+    `arrived` gets the messages; `failed` gets an error that retrying cannot mend, once. `missing` is called when
+    the subscription is not there: it may be created anew.
     """
 
     def __init__(
@@ -153,7 +171,9 @@ class Intake:
         arrived: Callable[[Sequence[Any]], None],
         failed: Callable[[TransportError], None],
         translate: Callable[[Any], TransportError],
+        missing: Callable[[], None],
     ) -> None:
+        self._missing = missing
         self._source = source
         self._arrived = arrived
         self._failed = failed
@@ -174,7 +194,9 @@ class Intake:
                 if self._closed.is_set():
                     return
                 failure = self._translate(error)
-                if code_of(error) not in PASSING:
+                if code_of(error) == grpc.StatusCode.NOT_FOUND:
+                    self._missing()
+                elif code_of(error) not in PASSING:
                     self._failed(failure)
                     return
                 if code_of(error) == grpc.StatusCode.UNAVAILABLE and time.monotonic() > quiet_until:

@@ -65,6 +65,11 @@ class PubSubMember(Member):
             messages = self._take(limit)
         return [self._accuse(message) if message.attempt == ALONE else message for message in messages]
 
+    @property
+    def at_end(self) -> bool | None:
+        """See `Member.at_end`. All that is known: more may come where the topic was created again."""
+        return False if self._subscription.is_being_renewed else None
+
     def _has_suspect(self) -> bool:
         """Whether a suspect is in hand: either all messages there are suspects, or none is."""
         first = next(iter(self._in_hand.values()), None)

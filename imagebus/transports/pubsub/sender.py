@@ -55,6 +55,8 @@ def _publish_part(clients: Clients, topic: str, messages: Sequence[Any], deadlin
             return
         except grpc.RpcError as error:
             failure = clients.translate(error, f"topic {topic!r}", "pubsub.topics.publish")
+            if code_of(error) == grpc.StatusCode.NOT_FOUND:  # a topic that is being created again
+                raise PublishFailed(str(failure)) from None
             if code_of(error) not in PASSING:
                 raise failure from None
         pause = pauses.next()

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -21,10 +22,17 @@ from imagebus.transports.pubsub.clients import (
     in_parts,
 )
 from imagebus.transports.pubsub.intake import Intake, Source, StreamingPull, UnaryPull
+from imagebus.transports.pubsub.opening import Place, Plan
+from imagebus.transports.pubsub.watch import Watch
 
 log = logging.getLogger(__name__)
 
 MAX_ACK_IDS = 1000  # in one request, which may have 512 KiB
+# What a subscription answers to ack ids of one that was deleted, whose name it has.
+OF_ANOTHER = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT})
+QUIET_SECONDS = (
+    2.0  # without a message from a subscription that gets no new ones, beyond the leases of others
+)
 STOP_SECONDS = 5.0  # for messages that are just arriving when the bus is closed
 LEAST_SECONDS = 0.1  # for a call whose time is over: an answer on its way still counts
 
@@ -34,21 +42,33 @@ class Subscription:
 
     `changed` guards its reader's waiting messages; `wait_for` waits for a change and raises a failure. A
     permanent failure is raised by each call from then on, as no more messages come. `raise_unsent` raises
-    the bus's failure to publish.
+    the bus's failure to publish. One that is `private` has no other reader.
     """
 
     def __init__(
-        self, clients: Clients, name: str, *, stream: bool, raise_unsent: Callable[[], None]
+        self,
+        clients: Clients,
+        plan: Plan,
+        *,
+        stream: bool,
+        private: bool,
+        raise_unsent: Callable[[], None],
     ) -> None:
-        self.name = name
+        self.name = name = plan.name
+        self._plan = plan
+        self._private = private
         self.changed = threading.Condition()
         self._clients = clients
         self._stream = stream
         self._raise_unsent = raise_unsent
         self._metadata = [("x-goog-request-params", f"subscription={name}")]
         self._failure: TransportError | None = None
+        self._last = time.monotonic()  # when messages came
+        self._newest = datetime.now(UTC)  # when the newest of them was sent
+        self._arrived: Callable[[Sequence[Any]], None]
         self._source: Source
         self._intake: Intake
+        self._watch: Watch
 
     def read(
         self,
@@ -65,14 +85,43 @@ class Subscription:
             self._source = StreamingPull(self._clients, self.name, lease)
         else:
             self._source = UnaryPull(self._clients, self.name, in_hand)
-        self._intake = Intake(self._source, arrived, self.fail, self.translate)
+        self._arrived = arrived
+
+        def is_drained() -> bool:
+            # Another member that died may have had some, until its leases expired.
+            silence = QUIET_SECONDS if self._private else lease() + QUIET_SECONDS
+            return not in_hand() and time.monotonic() - self._last > silence
+
+        self._watch = Watch(
+            self._clients,
+            self._plan,
+            private=self._private,
+            is_drained=is_drained,
+            newest=lambda: self._newest,
+            renewed=self._source.reopen,
+            failed=self.fail,
+        )
+        self._intake = Intake(self._source, self._arrive, self.fail, self.translate, self._watch.look_soon)
+
+    def _arrive(self, received: Sequence[Any]) -> None:
+        if not received:  # a stream may say nothing
+            return
+        self._last = time.monotonic()
+        newest = max(each.message.publish_time.ToDatetime(UTC) for each in received)
+        self._newest = max(self._newest, newest)
+        self._arrived(received)
+
+    @property
+    def is_being_renewed(self) -> bool:
+        """Whether its topic was deleted, so that more may come than it has."""
+        return self._watch.place is Place.ORPHANED
 
     def wait_for(self, ready: Callable[[], bool], timeout: float) -> None:
         """Wait until `ready`, with `changed` held, for at most `timeout` s. Raises `TransportError`."""
         self._raise_unsent()
         self.changed.wait_for(lambda: ready() or self._failure, timeout)
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # which would grow with each raise
 
     def fail(self, failure: TransportError) -> None:
         """No more messages come; the first failure is the cause of the others."""
@@ -106,7 +155,9 @@ class Subscription:
                         continue
                     failure = self.translate(error)
                     log.warning("%d acknowledgements failed, the messages come again: %s", len(part), failure)
-                    if code_of(error) not in PASSING:
+                    if code_of(error) in OF_ANOTHER:
+                        self._watch.look_soon()
+                    elif code_of(error) not in PASSING:
                         self.fail(failure)
                     break
 
@@ -129,4 +180,5 @@ class Subscription:
     def stop(self, seconds: float) -> None:
         """Stop reading; waits up to `seconds` for messages that are just arriving."""
         self.fail(TransportError("the bus is closed"))
+        self._watch.close(seconds)
         self._intake.close(seconds)
