@@ -43,7 +43,7 @@ class OfOneProcess:
 
 
 def _belongs(kind: type) -> str:
-    return f"a {kind.__name__} belongs to the process that made it: make one in each process, after a fork"
+    return f"this {kind.__name__} belongs to the process that made it: make one in each process, after a fork"
 
 
 def _retire(each: OfOneProcess) -> None:

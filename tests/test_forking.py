@@ -16,7 +16,9 @@ from textwrap import dedent, indent
 
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
+from imagebus.broker import EmbeddedBroker
 from imagebus.classifier import OnnxClassifier
 from imagebus.client import Client
 from imagebus.open_packages import Package
@@ -86,7 +88,7 @@ def test_a_client_is_refused_in_the_child_and_the_parents_goes_on(
     answerer.answer(answerer.request())
     assert future.result(SECONDS).predictions
     assert said == (
-        "TransportError: a Client belongs to the process that made it: make one in each process, after a fork"
+        "TransportError: this Client belongs to the process that made it: make one in each process, after a fork"
     )
 
 
@@ -100,7 +102,7 @@ def test_a_future_that_is_open_fails_in_the_child_and_not_in_the_parent(
 
     said = in_child(future.result)
 
-    assert said.startswith("TransportError: a Client belongs to the process that made it")
+    assert said.startswith("TransportError: this Client belongs to the process that made it")
     answerer.answer(answerer.request())
     assert future.result(SECONDS).predictions
 
@@ -122,7 +124,7 @@ def test_a_fork_while_the_clients_locks_are_held_refuses_all_the_same(client: Cl
     go_on.set()
     holder.join()
 
-    assert said.startswith("TransportError: a Client belongs to the process that made it")
+    assert said.startswith("TransportError: this Client belongs to the process that made it")
     assert closed == "None"
 
 
@@ -137,7 +139,7 @@ def test_a_stream_that_is_under_way_ends_in_the_child(client: Client, memory: Me
 
     said = in_child(lambda: next(stream))
 
-    assert said.startswith("TransportError: a Stream belongs to the process that made it")
+    assert said.startswith("TransportError: this Stream belongs to the process that made it")
     answerer.answer(answerer.request())
     assert [outcome.package.number for outcome in stream] == [2]
 
@@ -156,7 +158,7 @@ def test_a_bus_an_inbox_a_member_and_a_worker_are_refused_too(memory: MemoryBrok
     said = {name: in_child(call) for name, call in calls.items()}
 
     assert said == {
-        name: f"TransportError: a {name} belongs to the process that made it: "
+        name: f"TransportError: this {name} belongs to the process that made it: "
         "make one in each process, after a fork"
         for name in calls
     }
@@ -191,8 +193,20 @@ def test_a_model_that_was_loaded_before_the_fork_predicts_in_the_child() -> None
 def test_a_client_does_not_travel_to_another_process(
     client: Client, copied: Callable[[object], object]
 ) -> None:
-    with pytest.raises(TypeError, match="a Client belongs to the process that made it"):
+    with pytest.raises(TypeError, match="this Client belongs to the process that made it"):
         copied(client)
+
+
+def test_a_child_neither_stops_the_parents_broker_nor_deletes_its_data(kafka_jars_here: None) -> None:
+    with EmbeddedBroker() as broker:
+        said = [in_child(broker.close), in_child(lambda: broker.__exit__(None, None, None))]
+
+        broker.check()
+        producer = Producer({"bootstrap.servers": broker.bootstrap})
+        assert producer.list_topics(timeout=SECONDS).brokers
+        assert broker._folder is not None
+        assert broker._folder.exists()
+    assert said == ["None", "None"]
 
 
 # How a child may end: with all that an interpreter does at its end, or without.
@@ -272,9 +286,9 @@ def forks(bus: Bus, how: str) -> None:
     assert (status, [line for line in running.err if "fork_posix" not in line]) == (0, [])
     assert [line.partition(" belongs")[0].strip() for line in running.out] == [
         "1 before",
-        "a Client",
-        "a Client",
-        f"a {'KafkaBus' if bus.cloud == 'kafka' else 'PubSubBus'}",
+        "this Client",
+        "this Client",
+        f"this {'KafkaBus' if bus.cloud == 'kafka' else 'PubSubBus'}",
         "1 of its own",
         "1 afterwards",
     ]

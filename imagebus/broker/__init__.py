@@ -24,7 +24,8 @@ from typing import Self
 from imagebus.broker.jars import find_java, kafka_jars
 from imagebus.broker.node import Node, Runtime, new_id
 from imagebus.broker.ports import bind_error, free_ports
-from imagebus.errors import BrokerError, ConfigError
+from imagebus.errors import BrokerError, ConfigError, TransportError
+from imagebus.forking import OfOneProcess
 from imagebus.signals import is_ignored
 
 START_LIMIT = 60.0  # seconds until all nodes are ready, by a slow machine's first start
@@ -41,7 +42,7 @@ SERVER_PROPERTIES = {
 }
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(OfOneProcess):
     """Apache Kafka on this machine while the `with` block runs.
 
     `port` is the first node's, the others follow it; None picks free ones. `data` is a folder that
@@ -159,6 +160,9 @@ class EmbeddedBroker:
     def resume(self, node: int) -> None:
         """Resume a frozen node."""
         self._nodes[node].send_signal(signal.SIGCONT)
+
+    def _left_behind(self, _: TransportError) -> None:
+        self._nodes, self._folder = [], None  # the nodes and their data are the parent's to end
 
     def close(self) -> None:
         """Stop every node cleanly and remove a temporary folder. Safe to call twice."""
