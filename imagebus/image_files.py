@@ -19,10 +19,10 @@ _OTHER_PICTURES = {".webp", ".heic", ".heif", ".avif", ".jxl", ".gif", ".bmp", "
 # What systems put into folders beside what begins with a dot: macOS, Synology, Windows, ext4.
 _LITTER = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _START = 64  # bytes, enough to tell what a file is
+_BRANDS = {b"WEB": "WebP", b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIC", b"msf": "HEIC"}
 _BEGINNINGS = {
     b"\0\5\x16\7": "macOS's data about another file",
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with `git lfs pull`",
-    b"RIFF": "WebP",
     b"GIF8": "GIF",
     b"BM": "BMP",
     b"II*\0": "TIFF",
@@ -98,12 +98,10 @@ def _problem(content: bytes, error: BadMessage) -> str:
     beginning = (
         content[:32].lstrip().lower() if content[:1].isspace() or content[:1] == b"<" else content[:32]
     )
-    if beginning[4:8] == b"ftyp":
-        return f"this is {'AVIF' if b'avi' in beginning[8:12] else 'HEIC'}, expected PNG or JPEG"
-    for start, kind in _BEGINNINGS.items():
-        if beginning.startswith(start):
-            return f"this is {kind}, expected PNG or JPEG"
-    return str(error)
+    holds_a_brand = beginning[4:8] == b"ftyp" or beginning.startswith(b"RIFF")
+    kinds = [_BRANDS.get(beginning[8:11], "a film or sound")] if holds_a_brand else []
+    kinds += [kind for start, kind in _BEGINNINGS.items() if beginning.startswith(start)]
+    return f"this is {kinds[0]}, expected PNG or JPEG" if kinds else str(error)
 
 
 def _files(folder: Path) -> Iterator[Path]:

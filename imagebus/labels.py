@@ -21,11 +21,11 @@ def key(label: str) -> str:
 def as_shipped(labels: Sequence[str]) -> tuple[str, ...]:
     """Each label as the shipped networks spell it, where it is one of theirs: `t-shirt_top`, `AnkleBoot`, `bags`.
 
-    A class number, 0 to 9, is one of theirs where all the others are too; `0` beside `cat` stays as it is.
+    A class number, 0 to 9, is one of theirs where there are no other numbers: beside `10` or `2024` it is another's.
     """
     spelt = {label: _spelt(label) for label in set(labels)}
     numbers = {label: _number(label) for label in spelt}
-    if all(spelt[label] or numbers[label] is not None for label in spelt):
+    if not any(label.isdecimal() and numbers[label] is None for label in spelt):
         spelt |= {label: SHIPPED[number] for label, number in numbers.items() if number is not None}
     return tuple(spelt[label] or label for label in labels)
 

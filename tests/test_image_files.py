@@ -147,6 +147,8 @@ def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
         (b"RIFF\0\0\0\0WEBPVP8 ", "this is WebP"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "this is HEIC"),
         (b"\0\0\0\x18ftypavif\0\0\0\0", "this is AVIF"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "this is a film or sound"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "this is a film or sound"),
         (b"GIF89a", "this is GIF"),
         (b"BM\0\0", "this is BMP"),
         (b"II*\0", "this is TIFF"),

@@ -59,9 +59,10 @@ def test_a_spelling_is_the_label_of_the_shipped_networks_or_stays(spelling: str,
     assert as_shipped([spelling, "coats"]) == (label, "Coat")
 
 
-def test_numbers_beside_labels_of_other_networks_stay_numbers() -> None:
-    assert as_shipped(["0", "1", "cat"]) == ("0", "1", "cat")
+def test_numbers_are_class_numbers_where_no_other_number_is_beside_them() -> None:
+    assert as_shipped(["0", "1", "cat"]) == ("T-shirt/top", "Trouser", "cat")
     assert as_shipped(["0", "10"]) == ("0", "10")
+    assert as_shipped(["9", "2024"]) == ("9", "2024")
 
 
 def test_a_truth_that_the_model_can_give_is_judged() -> None:
