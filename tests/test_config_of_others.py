@@ -539,7 +539,11 @@ def test_a_secret_in_a_kubernetes_volume_needs_another_mode_as_chmod_cannot_work
 
 @pytest.mark.parametrize(
     "line",
-    [f"basic.auth.user.info=a:{SECRET}", f"sasl.password=${{NOT_SET:-{SECRET}}}", "sasl.jaas.config=x"],
+    [
+        f"basic.auth.user.info=a:{SECRET}",
+        f"sasl.password=${{NOT_SET:-{SECRET}}}",
+        f"sasl.jaas.config={JAAS}.plain.PlainLoginModule required username=${{HOME}} password={SECRET};",
+    ],
 )
 def test_any_secret_needs_a_file_that_others_cannot_read(written: Write, line: str) -> None:
     path = written(f"{SERVERS}{line}\n")
