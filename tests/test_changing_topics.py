@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does export them
     AdminClient,
     NewPartitions,
     NewTopic,
 )
 
-from imagebus import Message, load_images
+from imagebus import Client, connect, load_images
 from imagebus.broker import EmbeddedBroker
-from imagebus.wire.pixels import encode_request
 
 from .buses import Bus
 
@@ -66,10 +67,6 @@ def wait_until(reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def request(bus: Bus, name: str, number: int = 0) -> Message:
-    return encode_request(package(number), bus.requests, id=name)
-
-
 # --- partitions are added ----------------------------------------------------------------------
 
 
@@ -104,6 +101,83 @@ def test_partitions_added_to_the_replies_are_read_by_a_running_requestor(
 
     assert len(replies) == 30
     assert client.resent == 0
+
+
+# --- topics are made anew ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after"), [pytest.param(6, 2, marks=pytest.mark.full), (2, 6)])
+def test_topics_that_are_made_anew_with_other_partitions_serve_the_same_programs(
+    bus: Bus, broker: EmbeddedBroker, before: int, after: int
+) -> None:
+    for topic in (bus.requests, bus.replies):
+        make_topic(broker, topic, before)
+    replier = bus.replier()
+    with bus.client() as client:
+        futures = [client.submit(package(number)) for number in range(20)]
+        assert all(future.result() for future in futures)
+        for topic in (bus.requests, bus.replies):
+            delete_topic(broker, topic)
+            make_topic(broker, topic, after)
+        futures = [client.submit(package(number), timeout=60) for number in range(20)]
+        replies = [future.result() for future in futures]
+
+    assert len(replies) == 20
+    assert replier.stop() == 0
+
+
+def test_a_requestor_with_a_partition_of_its_own_goes_on_when_that_is_gone(
+    bus: Bus, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagebus.transports.kafka.inbox.random.choice", lambda partitions: partitions[-1])
+    make_topic(broker, bus.requests, 2)
+    make_topic(broker, bus.replies, 6)
+    replier = bus.replier()
+    mine_only = connect("kafka", bus.config, topics=[bus.requests, bus.replies], own_partition=True)
+    with Client(mine_only, requests=bus.requests, replies=bus.replies, timeout=60) as client:
+        client.predict(package())
+        delete_topic(broker, bus.replies)
+        make_topic(broker, bus.replies, 2)
+        replies = [client.predict(package(number)) for number in range(5)]
+
+    assert len(replies) == 5
+    assert replier.stop() == 0
+
+
+def test_offsets_that_an_operator_sets_back_are_read_from_there_after_a_restart(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    make_topic(broker, bus.requests, 1)
+    first = bus.replier()
+    with bus.client() as client:
+        for number in range(5):
+            client.predict(package(number))
+        assert first.stop() == 0
+        Consumer({"bootstrap.servers": broker.bootstrap, "group.id": bus.group}).commit(
+            offsets=[TopicPartition(bus.requests, 0, 2)], asynchronous=False
+        )
+        second = bus.replier()
+        client.predict(package())
+        assert second.stop() == 0
+
+    assert "4 requests, 20 images, 0 errors" in second.wait_for("stopped: ")
+
+
+def test_a_group_that_is_deleted_between_two_runs_begins_at_the_oldest_request(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    make_topic(broker, bus.requests, 1)
+    first = bus.replier()
+    with bus.client() as client:
+        client.predict(package())
+        assert first.stop() == 0
+        admin = admin_of(broker)
+        admin.delete_consumer_groups([bus.group])[bus.group].result()
+        second = bus.replier()
+        client.predict(package())
+        assert second.stop() == 0
+
+    assert "2 requests, 10 images, 0 errors" in second.wait_for("stopped: ")
 
 
 # --- two with one name -------------------------------------------------------------------------

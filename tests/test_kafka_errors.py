@@ -16,7 +16,14 @@ from imagebus.errors import (
     TooLarge,
     TransportError,
 )
-from imagebus.transports.kafka.errors import DENIED, HOPELESS, OTHER_GROUP, is_too_large, translate
+from imagebus.transports.kafka.errors import (
+    DENIED,
+    HOPELESS,
+    OTHER_GROUP,
+    is_fatal,
+    is_too_large,
+    translate,
+)
 from imagebus.transports.kafka.ledger import PendingCommit
 
 EXPECTED = {
@@ -25,6 +32,10 @@ EXPECTED = {
     **dict.fromkeys(
         [KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED],
         (Fenced, "another replier has the same transactional id"),
+    ),
+    **dict.fromkeys(
+        [KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID],
+        (Fenced, "another member of the group has the same group.instance.id"),
     ),
     **dict.fromkeys(OTHER_GROUP, (GroupConflict, "partition.assignment.strategy or group.protocol")),
     KafkaError.MSG_SIZE_TOO_LARGE: (
@@ -57,6 +68,23 @@ def test_each_code_is_one_line_of_the_right_kind(code: int) -> None:
 )
 def test_the_missing_right_on_a_topic_depends_on_what_was_being_done(doing: str, right: str) -> None:
     assert right in str(translate(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), doing))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Broker: Static consumer fenced by other consumer with same group.instance.id",
+        "Broker: The instance ID is still used by another member in the consumer group",
+    ],
+)
+def test_the_cause_of_a_consumers_fatal_error_is_in_its_text(reason: str) -> None:
+    fatal = KafkaError(KafkaError._FATAL, f"Fatal error: {reason}")
+
+    failure = translate(fatal, "reading topic 'x'")
+
+    assert type(failure) is Fenced
+    assert "group.instance.id" in str(failure)
+    assert is_fatal(fatal)
 
 
 def test_any_other_code_is_a_failure_of_the_bus_in_librdkafkas_words() -> None:

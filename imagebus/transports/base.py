@@ -148,6 +148,9 @@ class Member(OfOneProcess, ABC):
         if that is too large too, on any thread; what it raises, `result()` raises. Without `instead`, that is
         a `TooLarge`, and nothing is marked.
 
+        Where a part of the bus takes nothing for long, its outcomes do not hold up the others: `result()` returns
+        without them, the member goes on sending them, and their messages are marked once they exist.
+
         `result()` raises `CommitFailed` when 1. did not succeed in time: nothing is marked, and the caller
         goes back with `rewind`. What is marked as done stays done. One commit ends before the next begins, so
         they are in order.

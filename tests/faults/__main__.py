@@ -23,6 +23,7 @@ ALL = (
     (faults.brokers_killed_in_turn, ()),
     (faults.brokers_killed_in_turn, ("--guarantee", "exactly-once")),
     (faults.leader_frozen, ()),
+    (faults.one_partition_of_the_replies_takes_no_writes, ()),
     (faults.two_of_three_brokers_killed, ()),
     (faults.all_brokers_killed, ()),
     (faults.requestor_killed_and_restarted, ()),

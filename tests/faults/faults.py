@@ -111,6 +111,22 @@ def leader_frozen(scene: Scene) -> None:
     scene.load.wait_for_answers(SETTLE)
 
 
+def one_partition_of_the_replies_takes_no_writes(scene: Scene, answers: int = 1000) -> None:
+    """One of its two replicas is gone, and it must have both: only its own replies wait."""
+    scene.begin()
+    scene.brokers.kill(0)
+    scene.load.wait_for_answers(answers)
+    scene.brokers.restart(0)
+    scene.interruptions += 2
+    scene.load.wait_for_answers(SETTLE)
+
+
+# Nodes are numbered from 1 here; `min.insync.replicas` of a cluster of three is 2.
+one_partition_of_the_replies_takes_no_writes.replicas = (  # type: ignore[attr-defined]
+    [[1, 2], [2, 3], [3, 2], [2, 3], [3, 2], [2, 3]]
+)
+
+
 def two_of_three_brokers_killed(scene: Scene) -> None:
     """No majority for ten seconds: requests wait, none fails."""
     scene.begin()

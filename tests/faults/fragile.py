@@ -20,8 +20,8 @@ from typing import Any
 import replier
 from imagebus import cli
 from imagebus.classifier import OnnxClassifier
-from imagebus.transports.kafka.delivery import OutgoingBatch
 from imagebus.transports.kafka.ledger import Ledger
+from imagebus.transports.kafka.outgoing import OutgoingBatch
 
 POINTS = ("before-produce", "after-produce", "after-confirmation", "after-commit")
 

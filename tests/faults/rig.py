@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from confluent_kafka import IsolationLevel, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export them
 
 from imagebus import Client, Message, OnnxClassifier, Reply, TransportError, load_images
 from imagebus.broker import EmbeddedBroker
@@ -67,9 +67,17 @@ class WatchedBus(KafkaBus):
 class Load:
     """Packages of the sample at a steady rate, until `finish`."""
 
-    def __init__(self, rig: Rig, name: str, rate: float) -> None:
+    def __init__(self, rig: Rig, name: str, rate: float, replicas: Sequence[Sequence[int]] | None) -> None:
         self.ledger = Ledger()
         self.requests, self.replies = f"requests-{name}", f"replies-{name}"
+        if replicas is not None:  # of each partition of the replies
+            admin = AdminClient({"bootstrap.servers": rig.brokers.bootstrap})
+            topic = NewTopic(
+                self.replies,
+                num_partitions=len(replicas),
+                replica_assignment=[list(each) for each in replicas],
+            )
+            admin.create_topics([topic])[self.replies].result()
         self._rig = rig
         self._pause = 1 / rate
         self._sending = threading.Event()
@@ -207,7 +215,7 @@ class Rig:
         name = fault.__name__.replace("_", "-")
         suffix = "-".join(("", *(option.strip("-") for option in options)))
         with ExitStack() as stack:
-            load = Load(self, f"{name}{suffix}", self.rate)
+            load = Load(self, f"{name}{suffix}", self.rate, getattr(fault, "replicas", None))
             scene = Scene(self, load, options)
             stack.callback(scene.close)
             try:

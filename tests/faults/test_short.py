@@ -32,6 +32,7 @@ def shorter(fault: Callable[..., None], **less: float) -> Callable[[Scene], None
         (shorter(faults.repliers_killed_at_every_point, kills=6), EXACTLY_ONCE),
         pytest.param(shorter(faults.rebalance_storm, seconds=20), (), marks=pytest.mark.full),
         (faults.replier_frozen_beyond_its_session, ()),
+        (shorter(faults.one_partition_of_the_replies_takes_no_writes, answers=300), ()),
         pytest.param(shorter(faults.brokers_killed_in_turn, nodes=2), (), marks=pytest.mark.full),
     ],
 )

@@ -83,8 +83,11 @@ class KafkaBus(Bus):
     def join(
         self, topic: str, group: str, on_assigned: OnAssigned | None = None, *, bounded: bool = False
     ) -> KafkaMember:
+        delivery = self._delivery
+        if bounded and not delivery.commits_offsets:  # it ends at once: what is not confirmed has failed
+            delivery = AtLeastOnce(self._sender, patient=True)
         member = KafkaMember(
-            self._connection, self._sender, self._delivery, topic, group, on_assigned, bounded=bounded
+            self._connection, self._sender, delivery, topic, group, on_assigned, bounded=bounded
         )
         self._readers.append(member)
         return member

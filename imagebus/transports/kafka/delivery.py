@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka import Message as Record
+from confluent_kafka import Consumer, TopicPartition
 
-from imagebus.errors import CommitFailed, TooLarge
+from imagebus.errors import TooLarge
 from imagebus.transports.base import Instead, earliest
-from imagebus.transports.kafka.errors import is_too_large
-from imagebus.transports.kafka.sender import OnRecord, Sender
+from imagebus.transports.kafka.outgoing import OutgoingBatch
+from imagebus.transports.kafka.sender import Sender
 from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
@@ -26,10 +25,13 @@ log = logging.getLogger(__name__)
 CONFIRM_SECONDS = 35.0  # a little over message.timeout.ms: by then each message is confirmed or given up
 FLUSH_SECONDS = 10.0  # for what is queued when the bus is closed
 FLUSH_CHECK_SECONDS = 0.02  # between two looks at the batch, while others publish on the same connection
+# Without a confirmation of any outcome, the next batch goes on: what is missing is for a partition that takes no
+# writes. Healthy brokers confirm in milliseconds. The second is for when that is known and others are confirmed.
+STUCK_SECONDS = 1.0
+STILL_STUCK_SECONDS = 0.05
 
 FinishBy = Callable[[], "float | None"]  # `Member.finish_by`, as it is now
-Finish = Callable[[], None]
-Send = Callable[[Message, OnRecord], None]
+Finish = Callable[[], "OutgoingBatch | None"]
 
 
 class Delivery(Protocol):
@@ -49,61 +51,14 @@ class Delivery(Protocol):
         """Make `outgoing` exist; `ends` are the offsets that they answer up to.
 
         The returned function waits for that, until `finish_by` at most, and raises `CommitFailed` if it did not
-        succeed. `instead` is that of `Member.commit`.
+        succeed. It may return the batch while some of it is not confirmed: the requests of those stay
+        uncommitted, and the others go on. `instead` is that of `Member.commit`.
         """
         ...
 
     def close(self) -> None:
         """Close the connection, after a short wait for what is not confirmed yet."""
         ...
-
-
-class OutgoingBatch:
-    """The outcomes of one batch on their way, and what became of them.
-
-    It keeps no producer: the producer holds its callbacks, so neither could ever be freed.
-    """
-
-    def __init__(self, send: Send, outgoing: Sequence[Message]) -> None:
-        self.failures: list[KafkaError] = []
-        self.too_large: list[int] = []  # their places
-        self._sent = 0
-        self._heard: list[int] = []  # the places whose fate is known; a list, since several threads may poll
-        for place, message in enumerate(outgoing):
-            self._try(send, place, message)
-
-    def _try(self, send: Send, place: int, message: Message) -> None:
-        try:
-            send(message, partial(self._delivered, place))
-            self._sent += 1
-        except TooLarge:
-            self.too_large.append(place)
-
-    @property
-    def unconfirmed(self) -> int:
-        """How many are still on their way."""
-        return self._sent - len(self._heard)
-
-    def _delivered(self, place: int, error: KafkaError | None, _: Record) -> None:
-        if error is not None and is_too_large(error):
-            self.too_large.append(place)
-        elif error is not None:
-            self.failures.append(error)
-        self._heard.append(place)
-
-    def check(self) -> None:
-        """Raise `CommitFailed` unless each message was confirmed, or is too large."""
-        if self.failures or self.unconfirmed:
-            count = self.unconfirmed + len(self.failures)
-            reason = self.failures[0].str() if self.failures else "nothing was heard of them"
-            raise CommitFailed(f"{count} replies were not confirmed: {reason}")
-
-    def send_instead(self, send: Send, instead: Instead | None) -> bool:
-        """Send something smaller in place of what is too large; whether there was any."""
-        too_large, self.too_large = self.too_large, []
-        for place, message in smaller(too_large, instead).items():
-            self._try(send, place, message)
-        return bool(too_large)
 
 
 def smaller(too_large: Sequence[int], instead: Instead | None) -> dict[int, Message]:
@@ -121,12 +76,19 @@ def smaller(too_large: Sequence[int], instead: Instead | None) -> dict[int, Mess
 
 
 class AtLeastOnce:
-    """Sends, and waits until the brokers have confirmed each message."""
+    """Sends, and waits until the brokers have confirmed each message.
+
+    A partition that takes no writes holds up only its own: where `patient` is false, a batch ends without what
+    is not confirmed for a while.
+    """
 
     commits_offsets = False
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, *, patient: bool = False) -> None:
         self._sender = sender
+        self._patient = patient
+        self._stuck: list[OutgoingBatch] = []  # ended before all of it was confirmed
+        self._others_go_on = False  # something was confirmed after that
 
     def begin(
         self,
@@ -142,21 +104,48 @@ class AtLeastOnce:
             return nothing_left
         return partial(self._finish, OutgoingBatch(self._sender.send, outgoing), finish_by, instead)
 
-    def _finish(self, batch: OutgoingBatch, finish_by: FinishBy, instead: Instead | None) -> None:
-        deadline = time.monotonic() + CONFIRM_SECONDS
+    def _finish(
+        self, batch: OutgoingBatch, finish_by: FinishBy, instead: Instead | None
+    ) -> OutgoingBatch | None:
         while True:
-            while batch.unconfirmed:
-                self._sender.flush(FLUSH_CHECK_SECONDS)
-                if time.monotonic() > earliest(deadline, finish_by()):
-                    break
-            if batch.unconfirmed:
+            self._wait(batch, finish_by)
+            if batch.unconfirmed and (self._patient or batch.failures or finish_by() is not None):
                 self._sender.purge()
-            batch.check()
-            if not batch.send_instead(self._sender.send, instead):
+                self._sender.poll()
+            if finish_by() is None or not batch.missing():
+                batch.check()
+            if not batch.send_instead(self._sender.send, partial(smaller, instead=instead)):
+                break
+        missing = batch.missing()
+        self._others_go_on = len(missing) < len(batch)
+        if not missing:
+            return None
+        self._stuck.append(batch)
+        return batch
+
+    def _wait(self, batch: OutgoingBatch, finish_by: FinishBy) -> None:
+        """Until all is confirmed, or nothing more is for so long."""
+        self._stuck = [each for each in self._stuck if each.missing()]
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        left, since = batch.unconfirmed, time.monotonic()
+        while batch.unconfirmed:
+            if self._stuck:  # a flush would wait for those too
+                self._sender.poll(FLUSH_CHECK_SECONDS)
+            else:
+                self._sender.flush(FLUSH_CHECK_SECONDS)
+            now = time.monotonic()
+            if batch.unconfirmed < left:
+                left, since, self._others_go_on = batch.unconfirmed, now, True
+            if now > earliest(deadline, finish_by()):
+                return
+            patience = STILL_STUCK_SECONDS if self._stuck and self._others_go_on else STUCK_SECONDS
+            if now - since > patience and not self._patient and finish_by() is None:
                 return
 
     def close(self) -> None:
-        """See `Delivery.close`."""
+        """See `Delivery.close`. The requests of what is stuck come again: it is not waited for."""
+        if any(batch.missing() for batch in self._stuck):
+            self._sender.purge()
         left = self._sender.flush(FLUSH_SECONDS)
         if left:
             log.warning("%d messages were not confirmed before closing", left)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -21,6 +21,8 @@ from imagebus.transports.kafka.connecting import Connection
 from imagebus.transports.kafka.delivery import Finish
 from imagebus.transports.kafka.errors import DENIED, translate
 from imagebus.transports.kafka.partitions import NOT_BEGUN, Partitions, Progress, Receipt, begun
+from imagebus.transports.kafka.sender import Sender
+from imagebus.transports.kafka.unconfirmed import Unconfirmed
 from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
@@ -78,12 +80,13 @@ class Ledger:
     answers: what they refuse is committed again with the next batch, or by `ask_again`.
     """
 
-    def __init__(self, connection: Connection, topic: str, *, commits_offsets: bool) -> None:
+    def __init__(self, connection: Connection, sender: Sender, topic: str, *, commits_offsets: bool) -> None:
         self._lock = threading.RLock()
         self._connection = connection
         self._topic = topic
         self._commits_offsets = commits_offsets
         self._partitions = Partitions()
+        self._unconfirmed = Unconfirmed(sender, self._partitions)
         self._pending: PendingCommit | None = None  # the last one
         self._consumer: Consumer | None = None
         # A transaction failed: only the brokers know how far it got, and an offset of ours could go behind that.
@@ -123,6 +126,7 @@ class Ledger:
         with self._lock:
             if self._pending is not None:
                 self._pending.end()
+            self._settle(send_again=False)
             self._ask(self._partitions.ahead(numbers, given_back=True))
             self._partitions.remove(numbers)
 
@@ -131,6 +135,7 @@ class Ledger:
         with self._lock:
             if self._pending is not None and self._commits_offsets:  # it is complete, or in doubt
                 self._pending.end()
+            self._settle(send_again=False)
             self._ask(self._partitions.ahead(self.numbers(), given_back=True))
 
     def lost(self, numbers: Sequence[int]) -> None:
@@ -187,6 +192,17 @@ class Ledger:
             self._ask(begins)
         return begins
 
+    def end_suspects(self, messages: Iterable[Message]) -> Mapping[int, Progress]:
+        """They survived: the model is done with them. Whoever dies from here on did not die of them."""
+        ends: dict[int, Progress] = {}
+        with self._lock:
+            for message in messages:
+                receipt: Receipt = message.receipt
+                if receipt.partition not in ends and self._partitions.is_ours(receipt):
+                    ends[receipt.partition] = Progress(receipt.offset, begun(message.attempt - 1))
+            self._ask(ends)
+        return ends
+
     def is_settled(self, wanted: Mapping[int, Progress]) -> bool:
         """Whether the group has answered: see `Partitions.is_settled`."""
         return self._partitions.is_settled(wanted)
@@ -215,16 +231,40 @@ class Ledger:
 
     def _end_commit(self, answered: Sequence[Receipt], finish: Finish) -> None:
         self._in_doubt = self._commits_offsets
-        finish()
+        left = finish()
         self._in_doubt = False
+        if left is not None:
+            answered = self._unconfirmed.keep(left, answered)
         self._partitions.mark_answered(answered, committed=self._commits_offsets)
         self._ask(self._partitions.ahead(self.numbers(), given_back=False))
 
-    def rewind(self, seek: Callable[[int, int], None]) -> None:
-        """Go back in each partition to the first record without an outcome: `seek` gets its number and offset."""
+    def settle(self) -> set[int]:
+        """Commit what was confirmed behind its batch; returns the partitions that have to go back: see `rewind`."""
         with self._lock:
+            return self._settle(send_again=True)
+
+    def _settle(self, *, send_again: bool) -> set[int]:
+        confirmed, back = self._unconfirmed.settle(send_again=send_again)
+        if confirmed:
+            self._partitions.mark_answered(confirmed, committed=False)
+            self._ask(self._partitions.ahead(self.numbers(), given_back=False))
+        return back
+
+    def held_up(self) -> set[int]:
+        """The partitions of which nothing more may be given out for now: see `Unconfirmed.held_up`."""
+        with self._lock:
+            return self._unconfirmed.held_up()
+
+    def rewind(self, seek: Callable[[int, int], None], only: Container[int] | None = None) -> None:
+        """Go back in each partition to the first record without an outcome: `seek` gets its number and offset.
+
+        In all of them, or in `only` these.
+        """
+        with self._lock:
+            if only is None:
+                self._unconfirmed.give_up()
             for number, partition in list(self._partitions.by_number.items()):
-                if partition.answered is not None:
+                if partition.answered is not None and (only is None or number in only):
                     self._partitions.forget_receipts(number)
                     partition.position = partition.answered
                     seek(number, partition.answered)

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -22,6 +22,7 @@ from imagebus.transports.base import Commit, Instead, Member, OnAssigned, earlie
 from imagebus.transports.kafka.connecting import TOPIC_SECONDS, Connection, close_consumer, partitions_of
 from imagebus.transports.kafka.delivery import Delivery, Finish
 from imagebus.transports.kafka.errors import raise_translated
+from imagebus.transports.kafka.holding import Holding
 from imagebus.transports.kafka.ledger import Ledger
 from imagebus.transports.kafka.partition_counts import PartitionCounts
 from imagebus.transports.kafka.partitions import Progress, Receipt
@@ -58,7 +59,8 @@ class KafkaMember(Member):
         self._topic = topic
         self._on_assigned = on_assigned
         self._partition_counts = PartitionCounts(sender.producer)
-        self._ledger = Ledger(connection, topic, commits_offsets=delivery.commits_offsets)
+        self._ledger = Ledger(connection, sender, topic, commits_offsets=delivery.commits_offsets)
+        self._holding = Holding(topic, self._ledger.position)
         self._positions = Positions(connection, topic, self._ledger, self._count_lost)
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
         self._last_poll = time.monotonic()
@@ -92,12 +94,14 @@ class KafkaMember(Member):
         numbers = [each.partition for each in partitions]
         self._ledger.given_back(numbers)  # librdkafka releases them after the brokers' answer
         self._forget_waiting(numbers)
+        self._holding.forget(numbers)
         self._tell()
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [each.partition for each in partitions]
         self._ledger.lost(numbers)
         self._forget_waiting(numbers)
+        self._holding.forget(numbers)
         self._tell()
 
     def _tell(self) -> None:
@@ -106,7 +110,7 @@ class KafkaMember(Member):
         if self._on_assigned is not None and not self._closed.is_set():
             self._on_assigned(self.partitions)
 
-    def _forget_waiting(self, numbers: Sequence[int]) -> None:
+    def _forget_waiting(self, numbers: Collection[int]) -> None:
         """Drop what waits of these partitions; if they come back, so does it, in order."""
         self._waiting[:] = [record for record in self._waiting if record.partition() not in numbers]
 
@@ -118,6 +122,7 @@ class KafkaMember(Member):
         self._connection.raise_failure()
         self._batch_size = max(self._batch_size, limit)
         with self._listening:
+            self._follow_confirmations()
             self._positions.ask_again(self._consumer)
             if not self._suspects_in_hand and not self._waiting:
                 # `consume(n, timeout)` would wait out its timeout unless n messages come.
@@ -148,6 +153,15 @@ class KafkaMember(Member):
     @property
     def at_end(self) -> bool:
         return self.partitions is not None and self._ended.issuperset(self.partitions)
+
+    def _follow_confirmations(self) -> None:
+        """Note what was confirmed behind its batch. Where too much is not, hold the partition up."""
+        if back := self._ledger.settle():
+            self._forget_waiting(back)
+            self._ledger.rewind(self._seek, back)
+        held_up = self._ledger.held_up()
+        if held_up != self._holding.numbers:
+            self._forget_waiting(self._holding.change(self._consumer, held_up))
 
     def _must_commit_first(self) -> bool:
         """Whether nothing may be given out: a suspect is in hand, or is next while other messages are.
@@ -220,9 +234,10 @@ class KafkaMember(Member):
                 if len(self._waiting) >= ENOUGH and not paused:
                     paused = self._consumer.assignment()
                     self._consumer.pause(paused)
-            unknown = self._ledger.unknown()  # these stay paused until their offsets are known
+            # Some stay paused: those whose offsets are not known, until they are, and those that are held up.
+            still = {*self._ledger.unknown(), *self._holding.numbers}
             with suppress(KafkaException):  # some may be gone
-                self._consumer.resume([each for each in paused if each.partition not in unknown])
+                self._consumer.resume([each for each in paused if each.partition not in still])
 
     def _keep(self, record: Record) -> None:
         """Keep a record for the next `receive`."""
@@ -265,6 +280,10 @@ class KafkaMember(Member):
     ) -> Commit:
         self._check_open()
         receipts: list[Receipt] = [message.receipt for message in received]
+        if suspects := [message for message in received if message.attempt > 1]:
+            acquitted = self._ledger.end_suspects(suspects)
+            if self._delivery.commits_offsets:  # in a transaction, which this must not follow
+                self._wait_until_committed(acquitted)
 
         def deliver(ours: Sequence[int], ends: Sequence[TopicPartition]) -> Finish:
             sending = [self._partition_counts.placed(outgoing[place]) for place in ours] if outgoing else []
@@ -286,6 +305,7 @@ class KafkaMember(Member):
             if self._delivery.commits_offsets:
                 self._correct()
             self._ledger.rewind(self._seek)
+            self._holding.change(self._consumer, set())
 
     def _correct(self) -> None:
         """After a transaction in doubt, only the brokers know how far it got."""

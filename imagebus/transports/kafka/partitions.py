@@ -3,11 +3,13 @@
 The progress of a partition stays in the broker, in the metadata text of its committed offset:
 
     attempt=1   a member has the records from there on
-    attempt=2   a member died with them; the next one tries a few of them at once
-    attempt=3   two died; the record there is tried alone
+    attempt=2   a member died with them, and a few of them are being tried at once
+    attempt=3   two died, and the record there is being tried alone
     (empty)     no owner: the last member gave the partition back
 
-So a record that kills its reader is found without a database, and it costs nothing until one dies.
+So a record that kills its reader is found without a database, and it costs nothing until one dies. From the second
+try on, the number is committed when the try begins and taken back when the model is done: a member that is killed
+while it has nothing to do, or waits for the brokers, leaves no record one death nearer to its end.
 """
 
 from __future__ import annotations

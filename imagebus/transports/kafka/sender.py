@@ -81,10 +81,10 @@ class Sender:
                 self._one_by_one = self._clients.producer(one_by_one=True)
         produce(self._one_by_one, message, delivered)
 
-    def poll(self) -> None:
-        """Call back for known outcomes."""
+    def poll(self, seconds: float = 0.0) -> None:
+        """Call back for known outcomes; wait up to `seconds` for the first, for each producer."""
         for producer in self._producers():
-            producer.poll(0)
+            producer.poll(seconds)
 
     def flush(self, seconds: float) -> int:
         """Wait up to `seconds` for the outcomes, for each producer; returns how many messages have none yet."""

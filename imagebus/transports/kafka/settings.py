@@ -52,7 +52,7 @@ _CONSUMER = {
     "session.timeout.ms": "6000",
     # A member learns of a rebalance from the answer to its heartbeat: with 2 s, the partitions of one that leaves
     # waited for up to 2 s.
-    "heartbeat.interval.ms": "300",
+    "heartbeat.interval.ms": "200",
     # 8 MB of prefetched requests, where librdkafka keeps 64 MB: the resident memory stays flat.
     "queued.max.messages.kbytes": "8192",
     # Added partitions are found within 5 s, where librdkafka looks every 5 minutes: one small request each time.

@@ -20,11 +20,11 @@ from imagebus.transports.kafka.delivery import (
     FLUSH_SECONDS,
     Finish,
     FinishBy,
-    OutgoingBatch,
     nothing_left,
     smaller,
 )
 from imagebus.transports.kafka.errors import DENIED, raise_translated, translate
+from imagebus.transports.kafka.outgoing import OutgoingBatch
 from imagebus.transports.kafka.records import record_bytes
 from imagebus.transports.kafka.sender import produce
 from imagebus.transports.kafka.settings import Clients
