@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from imagebus import checks
+from imagebus.deadlines import Deadlines
 from imagebus.errors import (
     AccessDenied,
     BadMessage,
@@ -31,7 +32,7 @@ from imagebus.reading import READ_SECONDS, Reader
 from imagebus.resends import Resends
 from imagebus.streaming import Stream, in_order
 from imagebus.transports.base import Bus
-from imagebus.wire.envelope import REPLIER_TIME, TOP, integer_of, with_deadline
+from imagebus.wire.envelope import TOP, with_deadline
 from imagebus.wire.message import Message, Position, text_of
 from imagebus.wire.pixels import Images, encode_request
 from imagebus.wire.results import ErrorReply, Prediction, Reply, decode_reply
@@ -68,7 +69,7 @@ class Client(OfOneProcess):
         self._timeout = checks.seconds(timeout, "timeout")
         self._pending: dict[str, Pending] = {}
         self._resends = Resends()
-        self._clock_ahead = 0  # ms by which a replier's clock is ahead of this one, as far as is known
+        self._deadlines = Deadlines()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: TransportError | None = None
@@ -97,7 +98,7 @@ class Client(OfOneProcess):
         timeout = self._timeout if timeout is None else checks.seconds(timeout, "timeout")
         top = checks.labels(top)
         id = str(uuid.uuid4()) if id is None else checks.request_id(id)
-        expires = self._expires(timeout)
+        expires = self._deadlines.after(timeout)
         message = encode_request(images, self._requests, id=id, deadline=expires, top=top)
         if self._inbox.return_headers:
             message = message._replace(headers=[*message.headers, *self._inbox.return_headers])
@@ -126,10 +127,6 @@ class Client(OfOneProcess):
     def _check_open(self) -> None:
         if self._closing.is_set() or self._failure:
             raise self._failure or TransportError("the client is closed")
-
-    def _expires(self, seconds: float) -> int:
-        """The Unix time in ms, by the clock of the replier that is ahead most, at which so many seconds have passed."""
-        return round((time.time() + seconds) * 1000) + self._clock_ahead
 
     def _send(self, id: str, pending: Pending) -> None:
         def delivered(fate: TransportError | Position | None) -> None:
@@ -301,25 +298,16 @@ class Client(OfOneProcess):
             self._finish(reply.id, replace(reply, round_trip=arrived - pending.sent))
 
     def _expired(self, message: Message, id: str, pending: Pending) -> None:
-        """A replier says that a copy came too late. That decides nothing: in time or not, the caller's clock tells.
+        """A copy came too late, says a replier. That decides nothing: the caller's clock tells what is in time.
 
         For an earlier copy, there is a later one. For the last one, the replier's clock is ahead of ours.
         """
         self.ignored["expired"] += 1
         left = pending.deadline - time.monotonic()
-        replier_time = integer_of(message.header(REPLIER_TIME))
-        if left <= 0 or replier_time is None or integer_of(message.header("deadline")) != pending.expires:
-            return
-        ahead = replier_time - round(time.time() * 1000)
-        if ahead > self._clock_ahead:
-            self._clock_ahead = ahead
-            log.warning(
-                "the clock of a replier is %.1f s ahead of this machine's: deadlines are moved by that",
-                ahead / 1000,
-            )
-        pending.expires = self._expires(left)
-        pending.message = with_deadline(pending.message, pending.expires)
-        self._send_again(id, pending)
+        if left > 0 and self._deadlines.learn(message, pending.expires):
+            pending.expires = self._deadlines.after(left)
+            pending.message = with_deadline(pending.message, pending.expires)
+            self._send_again(id, pending)
 
     def _look_after(self, now: float) -> None:
         """Time out late requests, re-send those that seem to be lost."""

@@ -184,7 +184,21 @@ def test_any_number_of_labels_may_be_asked_for(client: Client, broker: MemoryBro
     assert envelope.top == min(int(top), 10**18 - 1)
 
 
-NO_IDS: list[Any] = ["", " ", "a b", "a/b", "../b", "é", "a\n", "a\0", "x" * 65, uuid.uuid4(), 7, b"a", ()]
+NO_IDS: list[Any] = [
+    "",
+    " ",
+    "a b",
+    "a/b",
+    "../b",
+    "é",
+    "a\n",
+    "a\0",
+    "x" * 65,
+    uuid.UUID(int=7),
+    7,
+    b"a",
+    (),
+]
 
 
 @pytest.mark.parametrize("id", NO_IDS, ids=repr)

@@ -415,12 +415,15 @@ def test_expired_work_is_answered_without_the_model(bus: Bus, broker: EmbeddedBr
 # --- sizes -------------------------------------------------------------------------------------
 
 
-def test_a_request_over_the_clients_limit_names_size_and_setting(bus: Bus) -> None:
+def test_a_request_over_the_clients_limit_names_size_and_setting(bus: Bus, tmp_path: Path) -> None:
+    narrow = tmp_path / "narrow.config"
+    narrow.write_text(f"{bus.config.read_text()}\nmessage.max.bytes = 100000\n")
+    bus.config = narrow
     with (
         bus.client() as client,
-        pytest.raises(TooLarge, match=r"sending 1568000 bytes .*message\.max\.bytes"),
+        pytest.raises(TooLarge, match=r"sending 784000 bytes .*message\.max\.bytes"),
     ):
-        client.predict(np.zeros((2000, 28, 28), np.uint8))
+        client.predict(np.zeros((1000, 28, 28), np.uint8))
 
 
 @pytest.mark.parametrize("options", [(), ("--guarantee", "exactly-once", "--name", "one")])

@@ -235,7 +235,8 @@ def test_a_frozen_repliers_messages_go_to_another_and_what_is_stale_of_its_own_i
         frozen.kill()
 
     repeats = len(read_all(bus, bus.replies)) - len(read_all(bus, bus.requests))
-    assert repeats <= 2  # one in its model when it froze, and one being confirmed
+    # One in its model when it froze, and one being confirmed; a slow machine lets the other's leases expire too.
+    assert repeats <= 4
 
 
 @pytest.mark.parametrize("max_wait", [pytest.param("0", marks=pytest.mark.full), "1000"])

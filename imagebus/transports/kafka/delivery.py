@@ -14,7 +14,7 @@ from typing import Protocol
 
 from confluent_kafka import Consumer, TopicPartition
 
-from imagebus.errors import TooLarge
+from imagebus.errors import CommitFailed, TooLarge
 from imagebus.transports.base import Instead, earliest
 from imagebus.transports.kafka.outgoing import OutgoingBatch
 from imagebus.transports.kafka.sender import Sender
@@ -112,6 +112,10 @@ class AtLeastOnce:
             if batch.unconfirmed and (self._patient or batch.failures or finish_by() is not None):
                 self._sender.purge()
                 self._sender.poll()
+            if batch.unconfirmed and self._patient:
+                raise CommitFailed(
+                    f"{batch.unconfirmed} messages were not confirmed: nothing was heard of them"
+                )
             if finish_by() is None or not batch.missing():
                 batch.check()
             if not batch.send_instead(self._sender.send, partial(smaller, instead=instead)):

@@ -1,0 +1,39 @@
+"""Deadlines that caller and replier agree on although their clocks do not."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from imagebus.wire.envelope import REPLIER_TIME, integer_of
+from imagebus.wire.message import Message
+
+log = logging.getLogger(__name__)
+
+
+class Deadlines:
+    """Unix times in milliseconds by the clock of the replier that is ahead most, as far as is known."""
+
+    def __init__(self) -> None:
+        self._ahead = 0  # ms, of this machine's clock
+
+    def after(self, seconds: float) -> int:
+        """When so many seconds have passed."""
+        return round((time.time() + seconds) * 1000) + self._ahead
+
+    def learn(self, expired: Message, deadline: int) -> bool:
+        """Take a replier's time from its `EXPIRED` for a request that is in time by our clock.
+
+        False if it is for another copy than the one with this deadline, or does not say for which: it teaches nothing.
+        """
+        replier_time = integer_of(expired.header(REPLIER_TIME))
+        if replier_time is None or integer_of(expired.header("deadline")) != deadline:
+            return False
+        ahead = replier_time - round(time.time() * 1000)
+        if ahead > self._ahead:
+            self._ahead = ahead
+            log.warning(
+                "the clock of a replier is %.1f s ahead of this machine's: deadlines are moved by that",
+                ahead / 1000,
+            )
+        return True
