@@ -78,7 +78,7 @@ class Program:
     def pid(self) -> int:
         return self._child.pid
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "".join(("\n", *self.err, *self.out))
 
 

@@ -247,7 +247,7 @@ def test_both_programs_say_that_the_emulator_lost_everything_and_start_anew(
             assert "is not there any more" in requestor.err[-1]
             replier.wait_for(f"topic '{bus.requests}' was deleted")
             again = bus.start("requestor.py", "--count", "20", "--interval", "0.05")
-            assert again.wait() == 0, again
+            assert again.wait() == 0, (again, replier)
             assert replier.stop() == 0, replier
         finally:
             bus.close()

@@ -141,6 +141,7 @@ def create(clients: Clients, plan: Plan, start: datetime | None) -> bool:
         **plan.settings,
     }
     try:
+        _create_dead_letter_topic(clients, plan)
         clients.subscriber.create_subscription(request=request, retry=None, timeout=CALL_SECONDS)
     except AlreadyExists:
         return False
@@ -155,6 +156,13 @@ def create(clients: Clients, plan: Plan, start: datetime | None) -> bool:
         except GoogleAPICallError as error:
             log.warning("%s: what was sent before now is not seen: %s", plan.name, error.message)
     return True
+
+
+def _create_dead_letter_topic(clients: Clients, plan: Plan) -> None:
+    """It may have gone together with the topic, and without it there can be no subscription."""
+    policy = plan.settings.get("dead_letter_policy")
+    if policy is not None and not has_topic(clients, topic := short(policy["dead_letter_topic"])):
+        _create_topic(clients, topic)
 
 
 def look(clients: Clients, plan: Plan) -> Place:
