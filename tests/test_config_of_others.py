@@ -577,7 +577,7 @@ def test_debug_shows_librdkafkas_log_to_those_who_want_all_and_never_a_secret(
     path = written(f"{SASL}sasl.mechanism=PLAIN\nsasl.username=KEY\nsasl.password={SECRET}\ndebug=all\n")
     driver_log.log.setLevel(logging.CRITICAL + 1)  # as the scripts have it
 
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "imagebus.transports.kafka"):
         clients = Clients(read_settings(path), lambda _: None)
         clients.producer().poll(1)
         driver_log.log.warning("token %s of %s", "eyJhbGciOi.eyJzdWIi.c2ln", SECRET)

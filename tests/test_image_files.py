@@ -14,6 +14,8 @@ from PIL import Image
 from imagebus.errors import ConfigError
 from imagebus.images import load_images
 
+from .nobody import nobody, open_folder
+
 
 def draw(path: Path, grey: int = 0, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,17 +209,19 @@ def test_pictures_of_other_kinds_are_passed_over_with_a_word(
     assert caplog.records[0].levelno == logging.WARNING
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_and_a_folder_that_may_not_be_read_are_named(tmp_path: Path) -> None:
-    draw(tmp_path / "Bag" / "y.png")
-    draw(tmp_path / "x.png").chmod(0)
-    assert refusal(tmp_path) == f"{tmp_path / 'x.png'}: Permission denied"
+def test_a_file_and_a_folder_that_may_not_be_read_are_named() -> None:
+    with open_folder() as folder:
+        draw(folder / "Bag" / "y.png")
+        draw(folder / "x.png").chmod(0)
+        with nobody():
+            assert refusal(folder) == f"{folder / 'x.png'}: Permission denied"
 
-    (tmp_path / "Bag").chmod(0)
+        (folder / "Bag").chmod(0)
 
-    assert refusal(tmp_path) == f"{tmp_path / 'Bag'}: Permission denied"
-    assert refusal(tmp_path / "Bag" / "y.png") == f"{tmp_path / 'Bag' / 'y.png'}: Permission denied"
-    (tmp_path / "Bag").chmod(0o700)
+        with nobody():
+            assert refusal(folder) == f"{folder / 'Bag'}: Permission denied"
+            assert refusal(folder / "Bag" / "y.png") == f"{folder / 'Bag' / 'y.png'}: Permission denied"
+        (folder / "Bag").chmod(0o700)
 
 
 def test_a_path_that_is_too_long_or_goes_through_a_file_is_one_line(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from imagebus import Client, ConfigError, MemoryBroker, MemoryBus, OpenPackages,
 
 from .buses import Bus
 from .fakes import package
+from .nobody import nobody, open_folder
 from .programs import ROOT, Program
 from .test_client import SECONDS, Answerer
 from .test_streaming import answer, numbers, packages
@@ -113,17 +114,17 @@ def test_a_folder_that_is_gone_while_it_is_used_is_one_line(tmp_path: Path) -> N
     state.close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_a_folder_that_may_not_be_listed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
-    state = OpenPackages(tmp_path)
-    state.add(Package(package(1)))
-    tmp_path.chmod(0o300)
+def test_a_folder_that_may_not_be_listed_is_not_taken_for_an_empty_one() -> None:
+    with open_folder() as folder:
+        state = OpenPackages(folder)
+        state.add(Package(package(1)))
+        folder.chmod(0o311)
 
-    with pytest.raises(ConfigError, match="Permission denied"):
-        state.load()
+        with nobody(), pytest.raises(ConfigError, match="Permission denied"):
+            state.load()
 
-    tmp_path.chmod(0o700)
-    state.close()
+        folder.chmod(0o700)
+        state.close()
 
 
 def test_a_package_keeps_truths_and_files(tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def test_what_the_old_topic_had_is_received_before_the_new_ones(
             member.commit(messages).result()
             came += [message.value for message in messages]
 
-    assert sorted(came[:-1]) == [b"old 0", b"old 1", b"old 2"]
-    assert came[-1] == b"new"
+    # Once more, perhaps: the new subscription goes back to the oldest message after it was created.
+    assert {*came[: came.index(b"new")]} == {b"old 0", b"old 1", b"old 2"}
     (name,) = admin.publisher.list_topic_subscriptions(topic=admin.topic(bus.requests))
     assert name.endswith(f"/{bus.requests}-repliers")
 

@@ -21,6 +21,14 @@ ALONE = ("unshare", "--pid", "--fork", "--kill-child")  # in a process namespace
 Start = Callable[..., Program]
 
 
+@pytest.fixture(autouse=True)
+def without_nohup() -> Iterator[None]:
+    """The programs heed SIGHUP, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def alone() -> tuple[str, ...]:
     """What starts a command as process 1; skips where the system lets nobody do that."""

@@ -309,7 +309,8 @@ def test_a_delivery_is_reported_once(buses: Buses) -> None:
         bus.publish(buses.message(b"1"), reports.append)
         (received,) = receive(inbox, 1)
 
-    assert reports == [received.position]
+    (report,) = reports
+    assert report in (received.position, None)  # Pub/Sub tells no position before a message is received
 
 
 def test_close_can_be_called_twice_and_sends_what_is_queued(buses: Buses) -> None:

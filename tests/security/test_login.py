@@ -187,9 +187,13 @@ def test_tls_to_a_plaintext_port_is_one_line(
 def test_tls_without_a_login_is_one_line(right: dict[str, str], written: Write, start: Start) -> None:
     wrong = {**right, "security.protocol": "SSL"}
 
-    line = failed(start("requestor.py", "-f", written(wrong)), "requestor.py")
+    program = start("requestor.py", "-f", written(wrong))
 
-    assert "something listens there: does it want a login? security.protocol is SSL" in line
+    assert "something listens there: does it want a login? security.protocol is SSL" in error_line(
+        program, "requestor.py"
+    )
+    (warning, _) = program.err
+    assert "sasl.password has no effect: without security.protocol=SASL_SSL there is no login" in warning
 
 
 def test_a_login_where_none_is_asked_for_is_one_line(
@@ -207,7 +211,7 @@ def test_a_login_where_none_is_asked_for_is_one_line(
 @pytest.mark.parametrize(
     ("change", "key", "reason"),
     [
-        ({"sasl.mechanism": "KERBEROS"}, "sasl.mechanism", "sasl.mechanism is to be PLAIN, SCRAM-SHA-256"),
+        ({"sasl.mechanism": "KERBEROS"}, "sasl.mechanism", "sasl.mechanism must be PLAIN, SCRAM-SHA-256"),
         ({"sasl.mechanism": ""}, "sasl.mechanism", "sasl.mechanism"),
         ({"ssl.ca.location": "gone.pem"}, "ssl.ca.location", "names a file that is not there"),
         ({"ssl.ca.location": "README.md"}, "ssl.ca.location", "ssl.ca.location cannot be used"),
