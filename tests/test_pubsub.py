@@ -32,6 +32,7 @@ from imagebus.transports.pubsub import PubSubBus
 from imagebus.transports.pubsub.account import read_service_account
 from imagebus.transports.pubsub.clients import Clients
 from imagebus.transports.pubsub.suspects import FEW
+from imagebus.wire.envelope import sha256_hex
 from imagebus.wire.pixels import encode_request
 from tools.pubsub_emulator import PubSubEmulator
 
@@ -538,9 +539,8 @@ def test_a_request_for_more_than_fits_is_answered_with_an_error(bus: Bus) -> Non
     replier = bus.replier("--verbose")
 
     request = encode_request(package(0), bus.requests, id="too-many")
-    headers = [
-        ("shape", b"1001,28,28") if name == "shape" else (name, value) for name, value in request.headers
-    ]
+    changed = {"shape": b"1001,28,28", "sha256": sha256_hex(bytes(1001 * 784)).encode()}
+    headers = [(name, changed.get(name, value)) for name, value in request.headers]
     with connected(bus, bus.requests) as sender:
         sender.publish(request._replace(value=bytes(1001 * 784), headers=headers))
     replier.wait_for("refused too-many: COUNT")

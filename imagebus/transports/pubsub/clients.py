@@ -21,6 +21,7 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from imagebus.errors import AccessDenied, ConfigError, ConnectionFailed, TransportError
+from imagebus.forking import after_fork
 from imagebus.transports.pubsub.account import ServiceAccount
 from imagebus.transports.pubsub.login import fetch_token, one_line
 
@@ -68,14 +69,30 @@ PullRequest: Any = plain(wrapped.PullRequest)
 StreamingPullRequest: Any = plain(wrapped.StreamingPullRequest)
 
 
+_left_behind = False  # gRPC was in use in the process of which this one is a forked child
+
+
+def _leave_behind(_: object) -> None:
+    global _left_behind
+    _left_behind = True
+
+
 class Clients:
     """One connection to Pub/Sub, or to the emulator that `PUBSUB_EMULATOR_HOST` names.
 
     Raises `ConnectionFailed` where no token comes for the account, `ConfigError` for what is no address of an
-    emulator; makes no other call yet.
+    emulator, `TransportError` in a forked child of a process that had one; makes no other call yet.
     """
 
     def __init__(self, account: ServiceAccount) -> None:
+        if (
+            _left_behind
+        ):  # it leaves out what a fork needs while other threads call it, and ends the child some time
+            raise TransportError(
+                "gRPC was in use before this process was forked, and is of no use here: connect to Pub/Sub after the "
+                "fork only, or start processes with multiprocessing's 'spawn'"
+            )
+        after_fork(self, _leave_behind)
         self._account = account
         self.project = account.project_id
         emulator = _emulator()
