@@ -130,13 +130,18 @@ class Ledger:
             self._ask(self._partitions.ahead(numbers, given_back=True))
             self._partitions.remove(numbers)
 
-    def close(self) -> None:
-        """The same for all partitions, as far as they are answered; `attach(None)` ends it for good."""
+    def close(self) -> Mapping[int, Progress]:
+        """The same for all partitions, as far as they are answered; `attach(None)` ends it for good.
+
+        Returns what is being committed, nothing once all is. In a rebalance the group refuses it: then call this again.
+        """
         with self._lock:
             if self._pending is not None and self._commits_offsets:  # it is complete, or in doubt
                 self._pending.end()
             self._settle(send_again=False)
-            self._ask(self._partitions.ahead(self.numbers(), given_back=True))
+            left = self._partitions.ahead(self.numbers(), given_back=True)
+            self._ask(left)
+            return {} if self._in_doubt else left
 
     def lost(self, numbers: Sequence[int]) -> None:
         """They went to another member without being given back: nothing is committed any more.

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 COMMIT_SECONDS = 15.0  # for offsets: a group's coordinator that is killed is replaced within 13 s
 ENOUGH = 1000  # records kept while the result of a commit is awaited; a coordinator may be frozen for long
 RESULT_POLL_SECONDS = 0.02  # between two checks for a commit's result
+REBALANCE_SECONDS = 3.0  # that others have begun when this member leaves: one takes half a second
 MAX_POLL_MS = 300_000  # librdkafka's default of max.poll.interval.ms
 
 
@@ -330,6 +331,18 @@ class KafkaMember(Member):
             return
         self._closed.set()
         with self._listening:
-            self._ledger.close()
+            self._give_all_back()
             close_consumer(self._consumer)
             self._ledger.attach(None)
+
+    def _give_all_back(self) -> None:
+        """Commit what is answered. A rebalance that others have begun comes first: until its end, it is refused."""
+        deadline = time.monotonic() + REBALANCE_SECONDS
+
+        def in_time() -> bool:
+            return time.monotonic() <= earliest(deadline, self.finish_by)
+
+        while (left := self._ledger.close()) and in_time():
+            self._consumer.poll(RESULT_POLL_SECONDS)  # what comes is not noted, so it comes again elsewhere
+            while not self._ledger.is_settled(left) and in_time():
+                self._consumer.poll(RESULT_POLL_SECONDS)
