@@ -24,10 +24,15 @@ class Deadlines:
     def learn(self, expired: Message, deadline: int) -> bool:
         """Take a replier's time from its `EXPIRED` for a request that is in time by our clock.
 
-        False if it is for another copy than the one with this deadline, or does not say for which: it teaches nothing.
+        False if it is for another copy than the one with this deadline, does not say for which, or contradicts
+        itself: it teaches nothing, and a request that is sent again would be refused again.
         """
         replier_time = integer_of(expired.header(REPLIER_TIME))
-        if replier_time is None or integer_of(expired.header("deadline")) != deadline:
+        if (
+            replier_time is None
+            or integer_of(expired.header("deadline")) != deadline
+            or replier_time < deadline
+        ):
             return False
         ahead = replier_time - round(time.time() * 1000)
         if ahead > self._ahead:

@@ -292,6 +292,19 @@ def test_a_replier_whose_clock_is_ahead_is_asked_again_with_a_deadline_by_its_cl
     assert "the clock of a replier is 40.0 s ahead" in caplog.text.replace("39.9", "40.0")
 
 
+def test_an_expired_request_whose_deadline_had_not_passed_is_not_sent_again(
+    client: Client, answerer: Answerer
+) -> None:
+    future = client.submit(package(1))
+    request = answerer.request()
+
+    answerer.publish(expired(request, by_clock=-1000))
+    answerer.answer(request)
+
+    assert result(future).id == request.header("correlation_id")
+    assert client.resent == 0
+
+
 def test_later_requests_carry_a_deadline_by_the_clock_that_is_ahead(
     client: Client, answerer: Answerer
 ) -> None:

@@ -587,6 +587,14 @@ def test_debug_shows_librdkafkas_log_to_those_who_want_all_and_never_a_secret(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize("line", ["message.max.bytes=5000000", "message.max.bytes=1000"])
+def test_another_limit_of_messages_needs_no_other_setting(written: Write, line: str) -> None:
+    clients = Clients(read_settings(written(f"{SERVERS}{line}\n")), lambda _: None)
+
+    assert clients.consumer("group") is not None
+    assert clients.producer() is not None
+
+
 def test_librdkafkas_log_stays_silent_without_debug(written: Write) -> None:
     driver_log.log.setLevel(logging.CRITICAL + 1)
 

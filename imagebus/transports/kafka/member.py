@@ -132,12 +132,13 @@ class KafkaMember(Member):
                 if first is None:
                     self._ledger.ask_again()
                     return []
-                self._waiting.append(first)
+                self._arrive([first])
+                if not self._waiting:
+                    return []
             if self._must_commit_first():
                 return []
             if (room := limit - len(self._waiting)) > 0:
-                arrived = self._consumer.consume(room, timeout=0)
-                self._waiting += arrived
+                self._arrive(self._consumer.consume(room, timeout=0))
                 self._last_poll = time.monotonic()
             # Noted before the next poll: a partition that is lost then takes these with it.
             messages = [
@@ -242,8 +243,19 @@ class KafkaMember(Member):
 
     def _keep(self, record: Record) -> None:
         """Keep a record for the next `receive`."""
-        self._waiting.append(record)
-        self._see(record)
+        if self._arrive([record]):
+            self._see(record)
+
+    def _arrive(self, records: Sequence[Record]) -> bool:
+        """Let records wait to be given out; returns whether any does.
+
+        Not those of a partition whose offset is not known yet: it is paused, but what was fetched before that still
+        comes, from its beginning. What it has comes again once the offset is known.
+        """
+        unknown = self._ledger.unknown()
+        known = [record for record in records if record.partition() not in unknown] if unknown else records
+        self._waiting += known
+        return bool(known)
 
     def _see(self, record: Record) -> None:
         if record.error() is None:

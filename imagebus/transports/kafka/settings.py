@@ -61,8 +61,9 @@ _CONSUMER = {
     # A fetch that does not arrive within socket.timeout.ms is fetched anew, and on a slow line never arrives.
     # librdkafka asks for 1 MB of each partition: 6 MB in 6 s, for the topics that the scripts create.
     "max.partition.fetch.bytes": "131072",
-    "fetch.max.bytes": "1048576",
 }
+# The same for many partitions. It may not be below message.max.bytes, so it is left alone where a file sets that.
+_FETCH = {"fetch.max.bytes": "1048576"}
 _CLASSIC_GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 # confluent-kafka's settings that are Python objects, which a file cannot hold.
@@ -128,7 +129,8 @@ class Clients:
             fixed["on_commit"] = on_commit
         if ends:
             fixed["enable.partition.eof"] = "true"
-        consumer: Consumer = self._make(Consumer, _CONSUMER, fixed)
+        defaults = _CONSUMER if "message.max.bytes" in self._theirs else {**_CONSUMER, **_FETCH}
+        consumer: Consumer = self._make(Consumer, defaults, fixed)
         return consumer
 
     def _make(
