@@ -22,11 +22,13 @@ Start = Callable[..., Program]
 
 
 @pytest.fixture(autouse=True)
-def without_nohup() -> Iterator[None]:
-    """The programs heed SIGHUP, also where the tests run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def in_the_foreground() -> Iterator[None]:
+    """The programs heed every signal, also where the tests run under nohup or behind a shell's `&`."""
+    numbers = (signal.SIGHUP, signal.SIGQUIT)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -47,13 +47,18 @@ CONFIG = {
 def cluster(kafka_jars_here: None) -> Iterator[EmbeddedBroker]:
     """Three brokers, of which the first is dead: a partition that it has is never in sync with it."""
     with EmbeddedBroker(nodes=3, config=CONFIG) as cluster:
-        cluster.kill(0)
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-        deadline = time.monotonic() + SECONDS
-        while len(admin.list_topics(timeout=SECONDS).brokers) > 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for_brokers(admin, 3)  # or the dead one may be listed, and be given partitions, later
+        cluster.kill(0)
+        wait_for_brokers(admin, 2)
         yield cluster
+
+
+def wait_for_brokers(admin: AdminClient, count: int) -> None:
+    deadline = time.monotonic() + SECONDS
+    while len(admin.list_topics(timeout=SECONDS).brokers) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does exp
     ResourceType,
 )
 
+from imagebus.errors import AccessDenied
+from imagebus.transports import connect
+from imagebus.transports.kafka.inbox import KafkaInbox
+
 from ..docs.pages import Block, blocks
-from ..programs import ROOT, Program
+from ..programs import ROOT, SECONDS, Program
 from .conftest import Login, SecuredBroker, Start, Write, error_line
 
 PAGE = ROOT / "docs" / "security.md"
@@ -241,3 +246,28 @@ def test_a_right_taken_from_the_running_requestor_ends_it_with_one_line(
     line = error_line(requestor, "requestor.py")
     assert f"topic {lost.name!r}: these credentials lack the right {right(lost)} on" in line
     assert len(requestor.err) < 20
+
+
+def test_a_right_that_the_look_for_added_partitions_misses_first_is_told_by_that(cluster: Cluster) -> None:
+    """Metadata that lacks the topic ends librdkafka's fetching, which then has no error to tell."""
+    cluster.broker.create_topics(*TOPICS)
+    cluster.broker.allow(REQUESTOR)
+    (read,) = [each for each in REQUESTOR if short(each) == "Read on replies"]
+    with connect("kafka", cluster.requestor, topics=["requests", "replies"]) as bus:
+        inbox = bus.inbox("replies")
+        assert isinstance(inbox, KafkaInbox)
+        inbox.receive(1, 0.1)
+
+        cluster.broker.take_back(read)
+
+        told = f"topic 'replies': these credentials lack the right {right(read)} on"
+        with pytest.raises(AccessDenied, match=told):
+            look_for_long(inbox)
+
+
+def look_for_long(inbox: KafkaInbox) -> None:
+    """Nothing but look for added partitions, and no fetched record or error."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        inbox._look_at = 0.0
+        inbox._look_for_partitions()

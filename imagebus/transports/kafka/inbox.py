@@ -23,7 +23,7 @@ from imagebus.transports.kafka.connecting import (
     close_consumer,
     partitions_of,
 )
-from imagebus.transports.kafka.errors import raise_translated
+from imagebus.transports.kafka.errors import DENIED, raise_translated
 from imagebus.transports.kafka.records import keep_bad_news, to_message
 from imagebus.transports.kafka.sender import Sender
 from imagebus.wire.envelope import reply_partition_header
@@ -77,8 +77,12 @@ class KafkaInbox(Inbox):
             if added:
                 self._consumer.incremental_assign(self._named(added))
             self._reading = listed
-        except KafkaException:
-            return  # no broker answers, or the topic is being made anew
+        except KafkaException as error:
+            # Else no broker answers, or the topic is being made anew. Metadata without the topic ends librdkafka's
+            # fetching, so that a right that was taken away is told here alone.
+            if error.args[0].code() in DENIED:
+                keep_bad_news(self._connection, self._topic, error.args[0])
+                self._connection.raise_failure()
         finally:
             self._look_at = time.monotonic() + LOOK_SECONDS
 

@@ -38,6 +38,7 @@ ENOUGH = 1000  # records kept while the result of a commit is awaited; a coordin
 RESULT_POLL_SECONDS = 0.02  # between two checks for a commit's result
 REBALANCE_SECONDS = 3.0  # that others have begun when this member leaves: one takes half a second
 MAX_POLL_MS = 300_000  # librdkafka's default of max.poll.interval.ms
+UNASSIGNED_SECONDS = 20.0  # before a warning, and between two: a killed coordinator is replaced within 13
 
 
 class KafkaMember(Member):
@@ -58,6 +59,7 @@ class KafkaMember(Member):
         self._sender = sender
         self._delivery = delivery
         self._topic = topic
+        self._group = group
         self._on_assigned = on_assigned
         self._partition_counts = PartitionCounts(sender.producer)
         self._ledger = Ledger(connection, sender, topic, commits_offsets=delivery.commits_offsets)
@@ -65,6 +67,7 @@ class KafkaMember(Member):
         self._positions = Positions(connection, topic, self._ledger, self._count_lost)
         self._listening = threading.Lock()  # one poll at a time: the caller's, or the keeper's
         self._last_poll = time.monotonic()
+        self._warn_at = time.monotonic() + UNASSIGNED_SECONDS  # that no partitions are assigned
         self._waiting: list[Record] = []  # received, and not given out yet
         self._in_hand: set[Receipt] = set()  # given out and not committed
         self._suspects_in_hand = False
@@ -104,12 +107,25 @@ class KafkaMember(Member):
         self._forget_waiting(numbers)
         self._holding.forget(numbers)
         self._tell()
+        self.partitions = None  # until the group has this member again
+        self._warn_at = time.monotonic() + UNASSIGNED_SECONDS
 
     def _tell(self) -> None:
-        self.partitions = tuple(self._ledger.numbers())
-        self._ended.intersection_update(self.partitions)
+        partitions = self.partitions = tuple(self._ledger.numbers())
+        self._ended.intersection_update(partitions)
         if self._on_assigned is not None and not self._closed.is_set():
-            self._on_assigned(self.partitions)
+            self._on_assigned(partitions)
+
+    def _warn_if_unassigned(self) -> None:
+        """librdkafka waits for the coordinator of its group without a word."""
+        if self.partitions is None and time.monotonic() > self._warn_at:
+            self._warn_at = time.monotonic() + UNASSIGNED_SECONDS
+            log.warning(
+                "still waiting for partitions of topic %s: no broker coordinates the group %s (see the topic "
+                "__consumer_offsets and offsets.topic.replication.factor), or another member holds up its rebalance",
+                self._topic,
+                self._group,
+            )
 
     def _forget_waiting(self, numbers: Collection[int]) -> None:
         """Drop what waits of these partitions; if they come back, so does it, in order."""
@@ -131,6 +147,7 @@ class KafkaMember(Member):
                 self._last_poll = time.monotonic()
                 if first is None:
                     self._ledger.ask_again()
+                    self._warn_if_unassigned()
                     return []
                 self._arrive([first])
                 if not self._waiting:
@@ -254,6 +271,7 @@ class KafkaMember(Member):
         """
         unknown = self._ledger.unknown()
         known = [record for record in records if record.partition() not in unknown] if unknown else records
+        known = self._positions.without_stale(self._consumer, known)
         self._waiting += known
         return bool(known)
 

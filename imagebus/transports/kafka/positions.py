@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Message as Record
 
 from imagebus.transports.kafka.connecting import Connection
 from imagebus.transports.kafka.ledger import Ledger
+from imagebus.transports.kafka.records import place_of
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Positions:
         self._ledger = ledger
         self._count_lost = count_lost
         self._ask_at = time.monotonic()
+        self._begun_late: dict[int, int] = {}  # where, by partition, until a record from there on comes
 
     def begin(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take newly assigned partitions at their committed offsets. Never raises.
@@ -39,6 +42,8 @@ class Positions:
         One whose offset the brokers do not tell yet, as while a killed member's transaction is open, is paused until
         they do. librdkafka, which could find it out by itself, has begun such a partition at its beginning.
         """
+        for each in partitions:
+            self._begun_late.pop(each.partition, None)
         unknown = self._learn(consumer, partitions, QUERY_SECONDS)
         for each in unknown:
             self._ledger.add(each.partition, None, None, end=0)
@@ -100,6 +105,36 @@ class Positions:
                 consumer.incremental_unassign(known)
                 consumer.incremental_assign(known)
                 consumer.resume(known)
+        self._begun_late.update((each.partition, each.offset) for each in known)
+
+    def without_stale(self, consumer: Consumer, records: Sequence[Record]) -> Sequence[Record]:
+        """The records without those before the offset at which their partition began late.
+
+        librdkafka goes back to the beginning, where it had begun the partition, now and then (3 of 240 times on a busy
+        machine): a query for that offset is still under way. Such a partition is sent to its offset again.
+        """
+        if not self._begun_late:
+            return records
+        return [record for record in records if not self._is_stale(consumer, record)]
+
+    def _is_stale(self, consumer: Consumer, record: Record) -> bool:
+        if record.error() is not None:
+            return False
+        number, offset = place_of(record)
+        begin = self._begun_late.get(number)
+        if begin is None:
+            return False
+        if offset >= begin:
+            del self._begun_late[number]
+            return False
+        partition = TopicPartition(self._topic, number, begin)
+        with suppress(KafkaException):
+            low, high = consumer.get_watermark_offsets(partition, timeout=ASK_AGAIN_SECONDS)
+            if not low <= begin <= high:  # the topic was made anew
+                del self._begun_late[number]
+                return False
+            consumer.seek(partition)
+        return True
 
     def _starts_at_the_end(self) -> bool:
         return self._connection.settings.get("auto.offset.reset", "") in ("latest", "largest", "end")
