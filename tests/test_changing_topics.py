@@ -126,6 +126,27 @@ def test_topics_that_are_made_anew_with_other_partitions_serve_the_same_programs
     assert replier.stop() == 0
 
 
+@pytest.mark.full
+def test_what_a_topic_that_was_made_anew_had_before_a_repliers_old_offset_is_sent_again(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    """Thirty requests before and after: librdkafka finds its offset of 30 in the new topic and goes on there."""
+    for topic in (bus.requests, bus.replies):
+        make_topic(broker, topic, 1)
+    replier = bus.replier()
+    with bus.client() as client:
+        for future in [client.submit(package(number)) for number in range(30)]:
+            future.result()
+        delete_topic(broker, bus.requests)
+        make_topic(broker, bus.requests, 1)
+
+        futures = [client.submit(package(number), timeout=60) for number in range(30)]
+        replies = [future.result() for future in futures]
+
+    assert len(replies) == 30
+    assert replier.stop() == 0
+
+
 def test_a_requestor_with_a_partition_of_its_own_goes_on_when_that_is_gone(
     bus: Bus, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
