@@ -7,7 +7,7 @@
     │   ├── ConnectionFailed    no broker answers, or it refuses the login
     │   ├── AccessDenied        a right on a topic or a group is missing
     │   ├── Fenced              another program has the same transactional id
-    │   ├── GroupConflict       the consumer group has members of another kind
+    │   ├── GroupConflict       the consumer group has a member that this one does not go with
     │   ├── PublishFailed       a message was not confirmed
     │   │   └── TooLarge            and never will be
     │   └── CommitFailed        the inputs were not marked as done: they come again
@@ -73,7 +73,7 @@ class Fenced(TransportError):
 
 
 class GroupConflict(TransportError):
-    """The consumer group has members that share out its partitions in another way, as other programs do."""
+    """The consumer group has a member with the same id, or those of another program, which share it out otherwise."""
 
 
 class PublishFailed(TransportError):

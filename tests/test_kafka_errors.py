@@ -35,7 +35,7 @@ EXPECTED = {
     ),
     **dict.fromkeys(
         [KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID],
-        (Fenced, "another member of the group has the same group.instance.id"),
+        (GroupConflict, "another member of the group has the same group.instance.id"),
     ),
     **dict.fromkeys(OTHER_GROUP, (GroupConflict, "partition.assignment.strategy or group.protocol")),
     KafkaError.MSG_SIZE_TOO_LARGE: (
@@ -82,7 +82,7 @@ def test_the_cause_of_a_consumers_fatal_error_is_in_its_text(reason: str) -> Non
 
     failure = translate(fatal, "reading topic 'x'")
 
-    assert type(failure) is Fenced
+    assert type(failure) is GroupConflict
     assert "group.instance.id" in str(failure)
     assert is_fatal(fatal)
 

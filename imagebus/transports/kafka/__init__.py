@@ -13,7 +13,8 @@ records.py           Kafka's records as messages
 config.py            the file; lines.py its syntax; entries.py its settings as plain data; checks.py them as a whole
 foreign.py           settings of other clients, and what to write here; jaas.py Java's login line
 settings.py          librdkafka's clients from the file; refusals.py why it refuses them; driver_log.py its log
-connecting.py        one connection; probe.py why a secured one does not come about; errors.py librdkafka's errors
+connecting.py        one connection; probe.py why one does not come about; errors.py librdkafka's errors
+advertised.py        brokers that are not at the addresses that they give as their own
 """
 
 from imagebus.transports.kafka.bus import KafkaBus

@@ -47,7 +47,7 @@ class KafkaBus(Bus):
     ) -> None:
         self._connection = connection = Connection(settings)
         self._sender = Sender(connection.clients)  # the settings are checked before anything connects
-        admin = connection.clients.admin()
+        admin = connection.admin()
         existing = connection.connect(admin)
         connection.create_topics(admin, [topic for topic in topics if topic not in existing], partitions)
         self._delivery: Delivery = AtLeastOnce(self._sender)

@@ -9,13 +9,14 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from concurrent.futures import Future
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # it does export them
+from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic  # type: ignore[attr-defined]  # it does export them
 
-from imagebus.backoff import Backoff
 from imagebus.errors import AccessDenied, ConnectionFailed, TransportError
+from imagebus.transports.kafka.advertised import learned, no_answer, nowhere, unreached
 from imagebus.transports.kafka.config import Settings
 from imagebus.transports.kafka.errors import DENIED, HOPELESS, translate
 from imagebus.transports.kafka.probe import anyone_listens, certificate_trouble, speaks_tls, wants_tls
@@ -23,6 +24,7 @@ from imagebus.transports.kafka.settings import Clients
 
 log = logging.getLogger(__name__)
 
+EVENT_SECONDS = 0.05  # between two looks for an error while the brokers are asked
 CONNECT_SECONDS = 10.0  # Confluent Cloud answers within 2 s
 # Of silence: after the first, check whether the other side speaks TLS; after the second, a connection closed at
 # the handshake counts as a no. A broker that is just starting or stopping closes it too.
@@ -41,7 +43,7 @@ MOVING = frozenset(
         KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
-_UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT})
+_UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._BAD_MSG})
 # What librdkafka writes around the reason: the server and the duration.
 _WHO = re.compile(r"^\w+://(?P<server>[^/]+)/\w+: ")
 _HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
@@ -58,6 +60,9 @@ class Connection:
         self._undelivered: TransportError | None = None  # a message that nobody else is told about
         self._quiet_until = 0.0  # time.monotonic()
         self._connected = False
+        self._addresses: Set[str] = frozenset()  # that the brokers gave as their own
+        self._unreached: tuple[str, str] | None = None  # the last broker that was not, and why
+        self._warned: set[str] = set()  # addresses of such brokers
 
     def raise_failure(self) -> None:
         """Raise the failure for good, on each call; or, once, that of a message without an `on_delivery`."""
@@ -86,18 +91,33 @@ class Connection:
         code = error.code()
         if self._failure is not None:
             return  # the first one is the cause of the others
-        if code == KafkaError._RESOLVE and (self._connected or "," in servers):
-            return  # name servers come back, and another broker's name may resolve
-        if code in HOPELESS:
+        broker = unreached(error.str(), servers)  # one that another has named
+        # Name servers come back, and another broker's name may resolve.
+        may_resolve = self._connected or "," in servers or broker is not None
+        if code in _UNREACHABLE or (code == KafkaError._RESOLVE and may_resolve):
+            self._unreached = broker or self._unreached
+            self._warn_of_silence(servers, everywhere=code == KafkaError._ALL_BROKERS_DOWN)
+        elif code in HOPELESS:
             self.keep_failure(ConnectionFailed(self._why_refused(error)))
         elif error.fatal():
             # The client's next call raises it, unless the client was replaced.
             log.debug("a client is of no use any more: %s", error.str())
-        elif code in _UNREACHABLE and (now := time.monotonic()) > self._quiet_until:
-            down = code == KafkaError._ALL_BROKERS_DOWN or not anyone_listens(servers)
-            self._quiet_until = now + (DOWN_SECONDS if down else KNOCK_PAUSE)
-            if down:
-                log.warning("no broker answers at %s; trying again", servers)
+
+    def _warn_of_silence(self, servers: str, *, everywhere: bool) -> None:
+        """Warn that no broker answers, or that one does not at its own address; each now and then."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return
+        listening = anyone_listens(servers)
+        down = everywhere or not listening
+        self._quiet_until = now + (DOWN_SECONDS if down else KNOCK_PAUSE)
+        if listening and self._unreached is not None:
+            address = self._unreached[0]
+            if down or address not in self._warned:
+                log.warning("%s; trying again", no_answer(*self._unreached))
+            self._warned.add(address)
+        elif down:
+            log.warning("no broker answers at %s; trying again", servers)
 
     def _why_refused(self, error: KafkaError) -> str:
         """One line for an error that retrying cannot mend: the setting to look at, the broker, the reason."""
@@ -129,6 +149,13 @@ class Connection:
 
     # --- opening -------------------------------------------------------------------------------
 
+    def admin(self) -> AdminClient:
+        """A client for `connect` and `create_topics`."""
+        return self.clients.admin(self._on_statistics)
+
+    def _on_statistics(self, statistics: str) -> None:
+        self._addresses = learned(statistics)
+
     def connect(self, admin: AdminClient) -> set[str]:
         """The existing topics, once a broker answers; raises `ConnectionFailed` with the cause if none does.
 
@@ -138,22 +165,41 @@ class Connection:
         start = time.monotonic()
         self._failure = None
         self._quiet_until = start + DOWN_SECONDS  # if none answers, the error says so
-        patience = Backoff(1.0, 4.0)  # a login over TLS takes seven round trips, and each may take a second
+        next_check = start + SUSPICION_SECONDS[0]
+        answer = _metadata(admin, CONNECT_SECONDS)
         while True:
             try:
-                topics = set(admin.list_topics(timeout=patience.next()).topics)
+                metadata = answer.result(EVENT_SECONDS)
+            except TimeoutError:
+                reason = "Local: Timed out"
             except KafkaException as error:
-                admin.poll(0)
-                self.raise_failure()
-                waited = time.monotonic() - start
-                if waited > SUSPICION_SECONDS[0]:
-                    self._check_protocol(waited)
-                if waited > CONNECT_SECONDS:
-                    raise ConnectionFailed(self._why_silent(error.args[0].str())) from None
+                reason = error.args[0].str()
+                admin.poll(EVENT_SECONDS)  # it may fail at once
+                answer = _metadata(admin, CONNECT_SECONDS)
             else:
-                self._connected = True
-                self._quiet_until = 0.0  # from now on, warn when no broker answers
-                return topics
+                break
+            admin.poll(0)
+            self.raise_failure()
+            waited = time.monotonic() - start
+            if waited > CONNECT_SECONDS:
+                raise ConnectionFailed(self._why_silent(reason)) from None
+            if time.monotonic() > next_check:
+                self._check_addresses(self._addresses)
+                self._check_protocol(waited)
+                next_check = time.monotonic() + KNOCK_PAUSE
+        self._check_addresses({f"{each.host}:{each.port}" for each in metadata.brokers.values()})
+        self._connected = True
+        self._quiet_until = 0.0  # from now on, warn when no broker answers
+        return set(metadata.topics)
+
+    def _check_addresses(self, addresses: Set[str]) -> None:
+        """Raise `ConnectionFailed` when no broker can be reached at its own address."""
+        servers = self.settings["bootstrap.servers"]
+        trouble = nowhere(addresses, servers)
+        if trouble is not None:
+            raise ConnectionFailed(
+                f"{servers} answers ({self.settings.where('bootstrap.servers')}), but {trouble}"
+            )
 
     def _check_protocol(self, waited: float) -> None:
         """Raise `ConnectionFailed` when one side speaks TLS and the other does not."""
@@ -173,6 +219,9 @@ class Connection:
 
     def _why_silent(self, reason: str) -> str:
         servers = self.settings["bootstrap.servers"]
+        if self._unreached is not None:
+            where = self.settings.where("bootstrap.servers")
+            return f"{servers} answers ({where}), but there is {no_answer(*self._unreached)}"
         silent = f"no broker answers at {servers} ({self.settings.where('bootstrap.servers')})"
         if any(speaks_tls(server) is not None for server in servers.split(",")):
             protocol = self.settings.get("security.protocol", "PLAINTEXT")
@@ -207,6 +256,24 @@ class Connection:
             if time.monotonic() > deadline:
                 raise TransportError(f"the created topics have no leaders after {TOPIC_SECONDS:.0f} s")
             admin.poll(LEADER_POLL_SECONDS)
+
+
+def _metadata(admin: AdminClient, seconds: float) -> Future[ClusterMetadata]:
+    """The cluster's brokers and topics, requested on another thread: this one has to see errors meanwhile.
+
+    One request with all the time there is, not several short ones: once a client knows the brokers' own addresses,
+    it no longer asks where `bootstrap.servers` says, and a late answer to a request given up is lost.
+    """
+    answer: Future[ClusterMetadata] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(admin.list_topics(timeout=seconds))
+        except KafkaException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="imagebus-connecting", daemon=True).start()
+    return answer
 
 
 def _has_leaders(admin: AdminClient, topic: str) -> bool:

@@ -52,7 +52,7 @@ def translate(error: KafkaError, doing: str) -> TransportError:
     if code in _SAME_INSTANCE or (
         is_fatal(error) and any(text in error.str() for text in _SAME_INSTANCE_TEXTS)
     ):
-        return Fenced(
+        return GroupConflict(
             f"{doing}: another member of the group has the same group.instance.id: give each replier's file its own"
         )
     if code in OTHER_GROUP:

@@ -52,6 +52,19 @@ def anyone_listens(servers: str) -> bool:
     return False
 
 
+def why_unreachable(server: str, seconds: float) -> str | None:
+    """Why `server`, as host:port, takes no connection in so many seconds; None if it does."""
+    try:
+        _connect(server, seconds).close()
+    except TimeoutError:
+        return f"no answer in {seconds:.0f} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnicodeError:  # such as a label of 64 letters
+        return "no host can have that name"
+    return None
+
+
 def certificate_trouble(server: str, settings: Mapping[str, str]) -> tuple[str, str] | None:
     """The setting to look at and what is wrong with the certificate of `server`; None if it is fine."""
     try:

@@ -82,6 +82,7 @@ _OBJECTS = frozenset(
 
 OnCommit = Callable[[KafkaError | None, list[TopicPartition]], None]
 OnError = Callable[[KafkaError], None]
+OnStatistics = Callable[[str], None]
 
 
 class Clients:
@@ -101,9 +102,15 @@ class Clients:
         named = (self._theirs.get(key, "none") for key in ("compression.type", "compression.codec"))
         return any(name != "none" for name in named)
 
-    def admin(self) -> AdminClient:
-        """A client for topics and metadata. Keep it until its futures are done."""
-        admin: AdminClient = self._make(AdminClient)
+    def admin(self, on_statistics: OnStatistics | None = None) -> AdminClient:
+        """A client for topics and metadata. Keep it until its futures are done.
+
+        Its polls hand librdkafka's statistics to `on_statistics`, as JSON, each second.
+        """
+        fixed: dict[str, Any] = {}
+        if on_statistics is not None:
+            fixed = {"stats_cb": on_statistics, "statistics.interval.ms": "1000"}
+        admin: AdminClient = self._make(AdminClient, fixed=fixed)
         return admin
 
     def producer(self, transactional_id: str | None = None, *, one_by_one: bool = False) -> Producer:
