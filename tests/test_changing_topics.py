@@ -20,7 +20,7 @@ from imagebus.broker import EmbeddedBroker
 
 from .buses import Bus
 
-SECONDS = 30.0
+SECONDS = 60.0
 SOON = 10.0  # within which a change is noticed
 
 

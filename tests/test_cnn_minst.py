@@ -262,7 +262,7 @@ def test_a_step_moves_the_kernels_between_the_first_and_the_last_as_far_in_all_d
 def test_the_best_epoch_is_kept_and_not_the_last(sample: tuple[Array, Array]) -> None:
     images = sample[0][:240]
     chance = np.random.default_rng(0).integers(10, size=240)  # nothing to learn: accuracy goes up and down
-    network = CNNFashion()
+    network = CNNFashion("tiny")
 
     network.fit(images, chance, epochs=8)
 

@@ -12,7 +12,7 @@ from imagebus.broker import EmbeddedBroker
 from imagebus.transports.kafka import KafkaBus
 from imagebus.transports.kafka.config import read_settings
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 pytestmark = pytest.mark.usefixtures("kafka_jars_here")
 

@@ -22,7 +22,7 @@ from imagebus.wire.pixels import encode_request
 from .buses import Bus, records
 from .test_delivery import package, produce
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def numbered(bus: Bus, count: int) -> list[Message]:

@@ -28,7 +28,7 @@ from imagebus.wire.results import Reply
 from .fakes import package
 
 TOO_LARGE_BYTES = 12_000_000  # for any of the buses
-SECONDS = 30.0  # a rebalance on a busy machine; a test that needs all of it has failed
+SECONDS = 60.0  # a rebalance on a busy machine; a test that needs all of it has failed
 
 
 class Buses:
