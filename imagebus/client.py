@@ -325,7 +325,7 @@ class Client(OfOneProcess):
             self._finish(id, pending.overdue(id))
         for id, pending in waiting:
             if pending.refusal or (pending.place is not None and self._resends.due(pending.place, now)):
-                pending.resend_at, pending.resent_at = now + pending.resends.next(), now
+                pending.resend_at = now + pending.resends.next()
                 self._send_again(id, pending)
             else:
                 pending.reconsider(now)
@@ -346,10 +346,7 @@ class Client(OfOneProcess):
         if pending is None:
             return
         if isinstance(outcome, (Reply, RequestFailed)):
-            now = time.monotonic()
-            self._resends.answered(pending.place if pending.copies == 1 else None, now)
-            if pending.resent_at is not None:
-                self._resends.answered_again(now - pending.resent_at)
+            self._resends.answered(pending.place if pending.copies == 1 else None, time.monotonic())
         if isinstance(outcome, Reply):
             pending.future.set_result(outcome)
         else:

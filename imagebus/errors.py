@@ -7,7 +7,7 @@
     │   ├── ConnectionFailed    no broker answers, or it refuses the login
     │   ├── AccessDenied        a right on a topic or a group is missing
     │   ├── Fenced              another program has the same transactional id
-    │   ├── GroupConflict       the consumer group has a member that this one does not go with
+    │   ├── GroupConflict       this member does not fit its consumer group
     │   ├── PublishFailed       a message was not confirmed
     │   │   └── TooLarge            and never will be
     │   └── CommitFailed        the inputs were not marked as done: they come again
@@ -73,7 +73,7 @@ class Fenced(TransportError):
 
 
 class GroupConflict(TransportError):
-    """The consumer group has a member with the same id, or those of another program, which share it out otherwise."""
+    """This member does not fit its consumer group: another has its id, or they share out the partitions differently."""
 
 
 class PublishFailed(TransportError):

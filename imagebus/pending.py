@@ -41,7 +41,6 @@ class Pending:
         self.resends = Backoff(*RESEND)  # when confirmed
         self.retries = Backoff(*RETRY)  # when not
         self.resend_at = now + self.resends.next()
-        self.resent_at: float | None = None  # the last time
         self.copies = 0  # that were sent
         self.confirmed = False  # one of them
         self.place: Place | None = None  # of the last one, once it is confirmed

@@ -9,9 +9,8 @@ reply, is lost:
     silence         none of its partition was answered for long
 
 The first is proof. The others may also come from a slow reply or from an outage, so they are paid from a budget that
-answers fill, as in gRPC's retry throttling (gRFC A6, "Throttling Retry Attempts and Hedged RPCs"). A re-send that is
-answered at once gets its price back, as in the AWS SDKs' standard mode: the service is not behind, so what it had not
-answered was lost. And one may be re-sent each second, so that no caller is without any for want of answers.
+answers fill, as in gRPC's retry throttling (gRFC A6, "Throttling Retry Attempts and Hedged RPCs"). While anything is
+answered, they pay for at least one a second: a caller with no other requests gets all of its lost ones answered too.
 """
 
 from __future__ import annotations
@@ -30,8 +29,9 @@ SILENCE_SECONDS = 20.0  # a killed replier is replaced within 6 to 13 s
 SETTLED_SECONDS = 10.0
 ANSWERS_EACH = 10  # that a re-send takes: a service at 90 % of its capacity still catches up
 BUDGET = 10  # re-sends without an answer in between
-PRICE_SECONDS = 1.0  # after which one more is paid for, without any answer
-AT_ONCE_SECONDS = 1.0  # within which an answer to a re-send pays its price back
+# The first answer in so many counts as `ANSWERS_EACH`. Less than the second after which a request is looked at again:
+# an answer a little sooner than that would pay for nothing, and no other might come.
+REFILL_SECONDS = 0.5
 NO_PARTITION = -1  # on a bus without positions, requests are numbered in the order of their confirmations
 
 
@@ -71,7 +71,7 @@ class Resends:
         self._answered: defaultdict[int, _HighWater] = defaultdict(_HighWater)
         self._last_answer: dict[int, float] = {}
         self._aged = 0.0
-        self._paid = 0.0
+        self._refill_at = 0.0
 
     def confirmed(self, position: Position | None) -> Place:
         """The bus stored a request there; None on a bus that has no positions."""
@@ -89,19 +89,13 @@ class Resends:
     def answered(self, place: Place | None, now: float) -> None:
         """A request was answered; None for its place when it is not known, or has several."""
         with self._lock:
-            self._fill(1)
+            refill = now >= self._refill_at
+            if refill:
+                self._refill_at = now + REFILL_SECONDS
+            self._answers = min(self._answers + (ANSWERS_EACH if refill else 1), BUDGET * ANSWERS_EACH)
             if place is not None and place.topic == self._topic:
                 self._answered[place.partition].reach(place.offset)
                 self._last_answer[place.partition] = now
-
-    def answered_again(self, seconds: float) -> None:
-        """A request was answered so long after it was re-sent for the last time."""
-        if seconds <= AT_ONCE_SECONDS:
-            with self._lock:
-                self._fill(ANSWERS_EACH)
-
-    def _fill(self, answers: int) -> None:
-        self._answers = min(self._answers + answers, BUDGET * ANSWERS_EACH)
 
     @property
     def topic(self) -> int:
@@ -124,10 +118,6 @@ class Resends:
 
     def tick(self, now: float) -> None:
         """Let time pass; to be called several times in `SETTLED_SECONDS`."""
-        if now - self._paid >= PRICE_SECONDS:
-            with self._lock:
-                self._paid = now
-                self._fill(ANSWERS_EACH)
         if now - self._aged >= SETTLED_SECONDS:
             with self._lock:
                 self._aged = now

@@ -126,8 +126,7 @@ def test_topics_that_are_made_anew_with_other_partitions_serve_the_same_programs
     assert replier.stop() == 0
 
 
-@pytest.mark.full
-def test_what_a_topic_that_was_made_anew_had_before_a_repliers_old_offset_is_sent_again(
+def test_a_topic_that_was_made_anew_with_as_many_requests_is_read_from_its_beginning(
     bus: Bus, broker: EmbeddedBroker
 ) -> None:
     """Thirty requests before and after: librdkafka finds its offset of 30 in the new topic and goes on there."""
@@ -144,6 +143,7 @@ def test_what_a_topic_that_was_made_anew_had_before_a_repliers_old_offset_is_sen
         replies = [future.result() for future in futures]
 
     assert len(replies) == 30
+    assert client.resent == 0
     assert replier.stop() == 0
 
 

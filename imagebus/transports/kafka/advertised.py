@@ -1,7 +1,7 @@
-"""The addresses that brokers give as their own (`advertised.listeners`): clients work with them only there.
+"""Advertised addresses (`advertised.listeners`) that cannot be reached.
 
-A broker answers where `bootstrap.servers` says, and sends every client on to its advertised address. From another
-host or container that may lead nowhere, and librdkafka then tries for ever without a word.
+A broker answers at `bootstrap.servers` and sends every client on to the address that it advertises. Seen from another
+host or container, that may lead nowhere, and librdkafka then keeps trying in silence.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ def learned(statistics: str) -> set[str]:
     return {broker["nodename"] for broker in brokers if broker["nodeid"] >= 0}
 
 
+def servers_of(bootstrap: str) -> set[str]:
+    """The addresses in `bootstrap.servers`."""
+    return {server.strip() for server in bootstrap.split(",")}
+
+
 def nowhere(addresses: Set[str], bootstrap: str) -> str | None:
     """Why brokers can be reached at none of their `addresses`; None if one can, or is where it was asked."""
-    if not addresses or addresses & {server.strip() for server in bootstrap.split(",")}:
+    if not addresses or addresses & servers_of(bootstrap):
         return None
     trouble: str | None = None
     for address in random.sample(sorted(addresses), min(TRIED, len(addresses))):
@@ -48,7 +53,7 @@ def nowhere(addresses: Set[str], bootstrap: str) -> str | None:
 def unreached(error: str, bootstrap: str) -> tuple[str, str] | None:
     """Address and reason from librdkafka's words on a broker at an address of its own; None for other errors."""
     found = _FAILED.match(error)
-    if found is None or found["state"] == "UP" or found["address"] in bootstrap.split(","):
+    if found is None or found["state"] == "UP" or found["address"] in servers_of(bootstrap):
         return None
     return found["address"], found["reason"]
 

@@ -43,6 +43,7 @@ MOVING = frozenset(
         KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
+# _BAD_MSG: an answer that is not Kafka's, as another server has the advertised address.
 _UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._BAD_MSG})
 # What librdkafka writes around the reason: the server and the duration.
 _WHO = re.compile(r"^\w+://(?P<server>[^/]+)/\w+: ")

@@ -109,6 +109,11 @@ class Ledger:
         """Those of our partitions whose committed offset was not known when they were assigned."""
         return [number for number in self.numbers() if self._partitions.by_number[number].answered is None]
 
+    def remembered(self) -> list[int]:
+        """Those of our partitions for which the group has a committed offset."""
+        by_number = self._partitions.by_number
+        return [number for number in self.numbers() if by_number[number].remembered is not None]
+
     def numbers(self) -> list[int]:
         """Which partitions are ours."""
         return sorted(self._partitions.by_number)

@@ -147,6 +147,8 @@ class KafkaMember(Member):
                 self._last_poll = time.monotonic()
                 if first is None:
                     self._ledger.ask_again()
+                    if not self._in_hand:
+                        self._positions.begin_anew(self._consumer)
                     self._warn_if_unassigned()
                     return []
                 self._arrive([first])

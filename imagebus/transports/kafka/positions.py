@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 QUERY_SECONDS = 5.0  # for one to the brokers inside a callback, which holds up everything else
 ASK_AGAIN_SECONDS = 1.0  # between two questions for the offsets that were not known, and for each
+LOOK_SECONDS = 5.0  # between two looks whether the committed offsets are still there
 
 
 class Positions:
@@ -34,6 +35,7 @@ class Positions:
         self._ledger = ledger
         self._count_lost = count_lost
         self._ask_at = time.monotonic()
+        self._look_at = time.monotonic() + LOOK_SECONDS
         self._begun_late: dict[int, int] = {}  # where, by partition, until a record from there on comes
 
     def begin(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -107,11 +109,43 @@ class Positions:
                 consumer.resume(known)
         self._begun_late.update((each.partition, each.offset) for each in known)
 
-    def without_stale(self, consumer: Consumer, records: Sequence[Record]) -> Sequence[Record]:
-        """The records without those before the offset at which their partition began late.
+    def begin_anew(self, consumer: Consumer) -> None:
+        """Begin partitions whose committed offsets are gone: their topic was deleted and created again.
 
-        librdkafka goes back to the beginning, where it had begun the partition, now and then (3 of 240 times on a busy
-        machine): a query for that offset is still under way. Such a partition is sent to its offset again.
+        The brokers delete a topic's offsets with it, and no others of a group that is reading. librdkafka goes on at
+        its old offset if the new topic has that many records by then, and would never read those before it. To be
+        called while nothing is in hand.
+        """
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        named = [TopicPartition(self._topic, number) for number in self._ledger.remembered()]
+        if not named:
+            return
+        try:
+            answers = consumer.committed(named, timeout=ASK_AGAIN_SECONDS)
+        except KafkaException:
+            return  # the coordinator is away
+        gone = [each for each in answers if each.error is None and each.offset < 0]
+        if not gone:
+            return
+        unknown = [each.partition for each in self._learn(consumer, gone, ASK_AGAIN_SECONDS)]
+        begun = [self._start(each.partition) for each in gone if each.partition not in unknown]
+        for each in begun:
+            with suppress(KafkaException):  # revoked meanwhile
+                consumer.seek(each)
+        if begun:
+            log.warning(
+                "topic %s was deleted and created again; reading partitions %s from their beginning",
+                self._topic,
+                ", ".join(str(each.partition) for each in begun),
+            )
+
+    def without_stale(self, consumer: Consumer, records: Sequence[Record]) -> Sequence[Record]:
+        """Drop records from before the offset at which `ask_again` began their partition, and seek there again.
+
+        librdkafka sometimes returns to the beginning, where it first began the partition: in 3 of 240 runs on a busy
+        machine, a second or two after `ask_again`. Its query for that offset may still be under way.
         """
         if not self._begun_late:
             return records
