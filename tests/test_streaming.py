@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from imagebus.errors import (
     TransportError,
 )
 from imagebus.open_packages import OpenPackages, Package
-from imagebus.streaming import Outcome
+from imagebus.streaming import Outcome, Stream
 from imagebus.transports.base import OnDelivery
 from imagebus.transports.memory import MemoryBroker, MemoryBus, MemoryInbox
 from imagebus.wire.message import Message
@@ -73,6 +74,14 @@ def packages(count: int) -> list[Package]:
 def answer(answerer: Answerer, count: int) -> None:
     for _ in range(count):
         answerer.answer(answerer.request())
+
+
+def wait_until_known(stream: Stream, outcomes: int) -> None:
+    """Wait until so many outcomes have come to the stream and were not handed out yet."""
+    deadline = time.monotonic() + SECONDS
+    while stream._sender.events.qsize() < outcomes:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def numbers(outcomes: list[Outcome]) -> list[int]:
@@ -354,6 +363,7 @@ def test_after_a_stop_nothing_more_is_sent(
     stream = client.stream(packages(50), at_most=3)
     first = next(stream)
     answered.result()
+    wait_until_known(stream, 2)
 
     stream.stop()
     rest = list(stream)
