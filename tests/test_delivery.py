@@ -35,10 +35,11 @@ from imagebus import (
 )
 from imagebus.broker import EmbeddedBroker
 from imagebus.transports.base import Member
-from imagebus.transports.kafka import KafkaBus
+from imagebus.transports.kafka import KafkaBus, transactions
 from imagebus.transports.kafka.config import read_settings
 from imagebus.transports.kafka.member import KafkaMember
 from imagebus.transports.kafka.partitions import FEW
+from imagebus.transports.kafka.sender import OnRecord, enqueue
 from imagebus.transports.kafka.transactions import ExactlyOnce
 from imagebus.wire.message import Position
 from imagebus.wire.pixels import encode_request
@@ -59,6 +60,12 @@ def produce(broker: EmbeddedBroker, topic: str, *messages: Message, partition: i
     for message in messages:
         producer.produce(topic, message.value, message.key, partition, headers=list(message.headers))
     assert producer.flush(SECONDS) == 0
+
+
+def enqueue_slowly(producer: Producer, message: Message, delivered: OnRecord) -> None:
+    """The brokers' answer to one message comes before the next is sent, as on a busy machine."""
+    enqueue(producer, message, delivered)
+    time.sleep(0.2)
 
 
 def ids(found: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
@@ -709,6 +716,59 @@ def test_many_replies_too_large_for_their_topic_cost_few_transactions(
     assert (
         len([line for line in caplog.messages if "starting anew" in line]) == 2
     )  # together, and each by itself
+
+
+def test_a_reply_that_is_refused_while_the_others_are_still_being_sent(
+    bus: Bus, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "enqueue", enqueue_slowly)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})  # kept while its future runs
+    small = NewTopic(bus.replies, num_partitions=1, config={"max.message.bytes": "1000"})
+    admin.create_topics([small])[bus.replies].result()
+    with KafkaBus(
+        read_settings(bus.config), topics=[bus.requests], partitions=1, transactional_id=bus.group
+    ) as connection:
+        member = connection.join(bus.requests, bus.group)
+        for number in range(6):
+            connection.publish(Message(bus.requests, b"%d" % number, key=b"1"))
+        received: list[Message] = []
+        while len(received) < 6:
+            received += member.receive(6 - len(received), 1.0)
+        outgoing = [Message(bus.replies, bytes(990 if place == 1 else 800)) for place in range(6)]
+
+        member.commit(received, outgoing, lambda _: Message(bus.replies, b"too large")).result()
+
+    sizes = [len(value or b"") for _, value in records(broker, bus.replies)]
+    assert sizes == [800, len(b"too large"), 800, 800, 800, 800]
+
+
+def test_a_transaction_that_fails_while_its_replies_are_still_being_sent_comes_again(
+    bus: Bus, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "enqueue", enqueue_slowly)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})  # kept while its future runs
+    compacted = NewTopic(bus.replies, num_partitions=1, config={"cleanup.policy": "compact"})
+    admin.create_topics([compacted])[bus.replies].result()
+    with KafkaBus(
+        read_settings(bus.config), topics=[bus.requests], partitions=1, transactional_id=bus.group
+    ) as connection:
+        member = connection.join(bus.requests, bus.group)
+        for number in range(6):
+            connection.publish(Message(bus.requests, b"%d" % number, key=b"1"))
+        received: list[Message] = []
+        while len(received) < 6:
+            received += member.receive(6 - len(received), 1.0)
+        keyless = [Message(bus.replies, b"1", key=None if place == 1 else b"1") for place in range(6)]
+
+        with pytest.raises(CommitFailed):
+            member.commit(received, keyless).result()
+        member.rewind()
+        again: list[Message] = []
+        while len(again) < 6:
+            again += member.receive(6 - len(again), 1.0)
+        member.commit(again, [Message(bus.replies, b"%d" % place, key=b"1") for place in range(6)]).result()
+
+    assert [value for _, value in records(broker, bus.replies)] == [b"%d" % place for place in range(6)]
 
 
 def test_what_comes_while_the_committed_offset_is_unknown_comes_again_once_it_is_known(

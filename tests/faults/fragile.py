@@ -79,9 +79,9 @@ def main() -> None:
     point, number = sys.argv[1], int(sys.argv[2])
     del sys.argv[1:3]
     if point == "before-produce":
-        kill_at(OutgoingBatch, "__init__", number, after=False)
+        kill_at(OutgoingBatch, "send", number, after=False)
     elif point == "after-produce":
-        kill_at(OutgoingBatch, "__init__", number, after=True)
+        kill_at(OutgoingBatch, "send", number, after=True)
     elif point == "after-confirmation":
         kill_at(OutgoingBatch, "check", number, after=True)
     elif point == "after-commit":

@@ -102,7 +102,9 @@ class AtLeastOnce:
         """See `Delivery.begin`. librdkafka's threads send while the caller goes on."""
         if not outgoing:
             return nothing_left
-        return partial(self._finish, OutgoingBatch(self._sender.send, outgoing), finish_by, instead)
+        batch = OutgoingBatch(outgoing)
+        batch.send(self._sender.send)
+        return partial(self._finish, batch, finish_by, instead)
 
     def _finish(
         self, batch: OutgoingBatch, finish_by: FinishBy, instead: Instead | None

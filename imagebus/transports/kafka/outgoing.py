@@ -24,17 +24,20 @@ class OutgoingBatch:
     poll, and so call back.
     """
 
-    def __init__(self, send: Send, outgoing: Sequence[Message]) -> None:
+    def __init__(self, outgoing: Sequence[Message]) -> None:
         self.failures: dict[int, KafkaError] = {}
         self.too_large: list[int] = []  # their places
-        self._count = len(outgoing)
+        self._outgoing = outgoing
         self._sent: dict[int, Message] = {}  # and not confirmed: these may have to be sent again
         self._on_their_way: dict[int, None] = {}
-        for place, message in enumerate(outgoing):
-            self._try(send, place, message)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._outgoing)
+
+    def send(self, send: Send) -> None:
+        """Send them all; raises what `send` raises, `TooLarge` apart."""
+        for place, message in enumerate(self._outgoing):
+            self._try(send, place, message)
 
     def _try(self, send: Send, place: int, message: Message) -> None:
         self._sent[place] = message

@@ -24,6 +24,14 @@ OnRecord = Callable[[KafkaError | None, Record], None]
 
 def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
     """Queue one message; blocks while the queue is full. Raises `TooLarge` for one that exceeds this client's limit."""
+    try:
+        enqueue(producer, message, delivered)
+    except KafkaException as error:
+        raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
+
+
+def enqueue(producer: Producer, message: Message, delivered: OnRecord) -> None:
+    """As `produce`, but raises what the driver raises."""
     while True:
         try:
             producer.produce(
@@ -37,8 +45,6 @@ def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
             return
         except BufferError:  # the queue is full: send some, then try again
             producer.poll(0.1)
-        except KafkaException as error:
-            raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
 
 
 class Sender:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from imagebus.errors import CommitFailed
+from imagebus.errors import CommitFailed, TooLarge
 from imagebus.transports.base import Instead, earliest
 from imagebus.transports.kafka.delivery import (
     FLUSH_SECONDS,
@@ -23,10 +23,10 @@ from imagebus.transports.kafka.delivery import (
     nothing_left,
     smaller,
 )
-from imagebus.transports.kafka.errors import DENIED, raise_translated, translate
+from imagebus.transports.kafka.errors import DENIED, is_fatal, is_too_large, raise_translated, translate
 from imagebus.transports.kafka.outgoing import OutgoingBatch
 from imagebus.transports.kafka.records import record_bytes
-from imagebus.transports.kafka.sender import produce
+from imagebus.transports.kafka.sender import OnRecord, enqueue
 from imagebus.transports.kafka.settings import Clients
 from imagebus.wire.message import Message
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 TRANSACTION_SECONDS = 20.0  # per step; a killed coordinator or partition leader is replaced within 13 s
 ADDING_SECONDS = 15.0  # for the offsets; a killed group coordinator is replaced sooner
+REFUSAL_SECONDS = 1.0  # librdkafka fails a transaction first, and tells which message was refused right after
 
 T = TypeVar("T")
 
@@ -98,14 +99,13 @@ class ExactlyOnce:
         to show which. Raises `CommitFailed` when the result is unknown.
         """
         producer = self._producer
-        too_large: list[int] = []
+        batch = OutgoingBatch(outgoing)
         try:
             producer.begin_transaction()
-            batch = OutgoingBatch(partial(produce, producer), outgoing)
-            too_large = batch.too_large  # at the commit, joined by those a broker refuses
-            if too_large:
+            batch.send(partial(_send, producer))
+            if batch.too_large:
                 self._abort("a reply is too large", finish_by)
-                return too_large
+                return batch.too_large
             if ends:
                 member = consumer.consumer_group_metadata()
                 add = partial(producer.send_offsets_to_transaction, list(ends), member, TRANSACTION_SECONDS)
@@ -113,7 +113,7 @@ class ExactlyOnce:
                 _within(ADDING_SECONDS, partial(self._retry, add))
             self._retry(lambda: producer.commit_transaction(TRANSACTION_SECONDS))
         except KafkaException as error:
-            return self._give_up(error, finish_by, too_large, outgoing)
+            return self._give_up(error, finish_by, batch, outgoing)
         except TimeoutError:
             reason = "its offsets were not added in time"
             self._start_anew(reason, finish_by)
@@ -121,15 +121,14 @@ class ExactlyOnce:
         return None
 
     def _give_up(
-        self, error: KafkaException, finish_by: FinishBy, too_large: list[int], outgoing: Sequence[Message]
+        self, error: KafkaException, finish_by: FinishBy, batch: OutgoingBatch, outgoing: Sequence[Message]
     ) -> list[int]:
         """Abandon the transaction: see `_transact`; or raise an error that rules out going on."""
         reason: KafkaError = error.args[0]
-        if reason.fatal() or reason.code() in DENIED:
+        if is_fatal(reason) or reason.code() in DENIED:
             self._is_useless = True
             raise translate(reason, "in a transaction") from error
-        with suppress(KafkaException):
-            self._producer.poll(0)  # a broker's refusal may be waiting
+        too_large = self._refused(batch)
         if not too_large:
             self._start_anew(reason.str(), finish_by)
             raise CommitFailed(f"the transaction was not committed: {reason.str()}")
@@ -140,6 +139,17 @@ class ExactlyOnce:
         self._one_by_one = True
         self._start_anew("its replies are too large to be sent together", finish_by)
         return []
+
+    def _refused(self, batch: OutgoingBatch) -> list[int]:
+        """The places of what a broker refused as too large; waits for the news of it."""
+        deadline = time.monotonic() + REFUSAL_SECONDS
+        with suppress(KafkaException):
+            self._producer.poll(0)
+            while batch.unconfirmed and not (batch.too_large or batch.failures):
+                self._producer.poll(0.02)
+                if time.monotonic() > deadline:
+                    break
+        return batch.too_large
 
     def _as_large_as(self, too_large: Sequence[int], outgoing: Sequence[Message]) -> list[int]:
         """These places, and those that would be refused next, at the price of a new producer each.
@@ -203,6 +213,16 @@ class ExactlyOnce:
         """See `Delivery.close`. The brokers abort an open transaction when its time is over."""
         if not self._is_useless:  # else nothing is left to send, and a flush would raise
             self._producer.flush(FLUSH_SECONDS)
+
+
+def _send(producer: Producer, message: Message, delivered: OnRecord) -> None:
+    """As `produce`; the transaction may have failed before all is queued, which the driver's own error tells."""
+    try:
+        enqueue(producer, message, delivered)
+    except KafkaException as error:
+        if is_too_large(error.args[0]):
+            raise TooLarge(error.args[0].str()) from error
+        raise
 
 
 def _fail(error: Exception) -> None:
