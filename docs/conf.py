@@ -11,9 +11,11 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
+from imagebus.forking import OfOneProcess
+
 project = "imagebus"
 author = "the authors of imagebus"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "models/*.md", "imagebus/data/*.md"]
 exclude_patterns = [".*", "site"]  # .venv alone holds thirty thousand files
@@ -22,7 +24,15 @@ html_title = project
 html_copy_source = False
 html_use_index = False
 nitpicky = True
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of NumPy and of inner modules have no page here
+default_role = "code"  # docstrings are written for an editor: `name` is code
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # as they stand in the code
+autodoc_type_aliases = {"Images": "Images", "Probabilities": "Probabilities"}  # not what NumPy makes of them
 myst_heading_anchors = 3  # as a repository host gives every heading one
+
+del OfOneProcess.__new__  # Sphinx would show its parameters in place of the classes' own
 
 # A page names itself as its first heading does. Left out of it, README.md needs no directive that only Sphinx reads.
 CONTENTS = """
@@ -33,6 +43,7 @@ CONTENTS = """
 docs/configuration
 docs/reliability
 docs/wire
+docs/api
 docs/metrics
 docs/security
 docs/google
@@ -66,7 +77,18 @@ def write_index(app: Sphinx, failure: Exception | None) -> None:
         shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
 
 
+def mark_examples(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    """Indented lines behind a blank one are an example: `::` tells reStructuredText so."""
+    for place in range(len(lines) - 1, 1, -1):
+        before, blank, line = lines[place - 2 : place + 1]
+        if line.startswith("    ") and not blank and before and not before.startswith(" "):
+            lines[place - 1 : place] = ["", "::", ""]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", mark_examples)
     app.connect("source-read", add_contents)
     app.connect("build-finished", write_index)

@@ -21,10 +21,10 @@ __version__ = "0.1.0"
 @cache
 def _homes() -> dict[str, str]:
     """The module of each public name."""
-    import re  # here, as `import imagebus` alone needs neither
-    from pathlib import Path
+    import re  # here, as `import imagebus` alone does not need it
 
-    stub = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    # Through the loader, which reads it in a zip file too, as from `spark-submit --py-files`.
+    stub = __loader__.get_data(f"{__file__.removesuffix('.py')}.pyi").decode()
     return {name: home for home, name in re.findall(r"^from (\S+) import (\w+) as ", stub, re.MULTILINE)}
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from imagebus.classifier import Classifier
 from imagebus.errors import BadMessage, ErrorCode, ModelError, TooLarge
 from imagebus.observer import Observer
+from imagebus.recent import RecentAnswers, key_of
 from imagebus.wire.dead_letters import dead_letter
 from imagebus.wire.envelope import TOP, Envelope
 from imagebus.wire.message import Message
@@ -34,10 +35,14 @@ RANKED_TOGETHER = 25
 
 
 class Answered(NamedTuple):
-    """The model's answer to each package, and the seconds it took."""
+    """The model's answer to each package, and the seconds it took.
+
+    `all_failed` tells whether it failed on each package that it was asked about; None when all were known.
+    """
 
     answers: list[Answer]
     seconds: float
+    all_failed: bool | None
 
 
 @dataclass(slots=True)
@@ -70,6 +75,7 @@ class Answering:
         self._require_hash = require_hash
         self._group = group
         self._observers = observers
+        self._recent = RecentAnswers()
         self.model_failures = 0  # batches in a row of which every package failed
 
     def answer(self, messages: Sequence[Message]) -> list[Message]:
@@ -98,10 +104,20 @@ class Answering:
         return batch
 
     def predict(self, batch: Batch) -> Answered:
-        """2. Let the model predict the images. May run on another thread."""
+        """2. Let the model predict the images, once for copies of a request. May run on another thread."""
+        keys = [key_of(envelope) for _, envelope, _ in batch.answerable]
+        known: dict[str, Answer] = dict(self._recent.find(keys))
+        asked = {
+            key: images for key, (*_, images) in zip(keys, batch.answerable, strict=True) if key not in known
+        }
         started = time.perf_counter()
-        answers = predict_each(self._classifier.predict, [images for *_, images in batch.answerable])
-        return Answered(answers, time.perf_counter() - started)
+        answers = predict_each(self._classifier.predict, list(asked.values()))
+        seconds = time.perf_counter() - started
+        predicted = dict(zip(asked, answers, strict=True))
+        good = {key: answer for key, answer in predicted.items() if not isinstance(answer, Exception)}
+        self._recent.keep(good)
+        known |= predicted
+        return Answered([known[key] for key in keys], seconds, not good if asked else None)
 
     def outcomes(self, batch: Batch, answered: Answered) -> list[Message]:
         """3. Make the outcome of each message."""
@@ -128,9 +144,8 @@ class Answering:
                 answer,
                 likeliest if envelope.top <= together else None,
             )
-        if answers:
-            all_failed = all(isinstance(answer, Exception) for answer in answers)
-            self.model_failures = self.model_failures + 1 if all_failed else 0
+        if answered.all_failed is not None:
+            self.model_failures = self.model_failures + 1 if answered.all_failed else 0
         for observer in self._observers:
             observer.predicted(done, answered.seconds)
         return [batch.outcomes[place] for place in range(len(batch.messages))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,18 @@ def test_the_public_names_are_listed_once_and_found_by_a_star() -> None:
     stub = Path(imagebus.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
     assert stub.count(" as ") == len(set(imagebus.__all__)) == len(set(names) - {"__builtins__"})
     assert set(imagebus.__all__) <= set(dir(imagebus))
+
+
+def test_the_public_names_are_found_in_a_zip_file(tmp_path: Path) -> None:
+    package = Path(imagebus.__file__).parent
+    archive = shutil.make_archive(str(tmp_path / "packages"), "zip", package.parent, package.name)
+    code = f"import sys; sys.path.insert(0, {archive!r}); from imagebus import MemoryBus; print(MemoryBus.__module__)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "imagebus.transports.memory\n"
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from ..fakes import FirstPixel, package
 from ..programs import ROOT, Program
 from .pages import PAGES, blocks, documented, name, tokens
 
-README, DESIGN, TRAINING, WIRE = (
-    ROOT / page for page in ("README.md", "docs/design.md", "docs/training.md", "docs/wire.md")
+README, API, DESIGN, TRAINING, WIRE = (
+    ROOT / page for page in ("README.md", "docs/api.md", "docs/design.md", "docs/training.md", "docs/wire.md")
 )
 
 # Commands that take too long, need a cloud or a GPU, or change this environment: the beginning of each, and
@@ -92,7 +92,7 @@ def test_each_stand_in_is_there(beginning: str) -> None:
 def test_every_block_has_a_language_that_is_tried(page: Path) -> None:
     languages = {token.info for token in tokens(page) if token.type == "fence"}
 
-    assert languages <= {"sh", "python", "json", "properties", "text"}
+    assert languages <= {"sh", "python", "json", "properties", "text", "{eval-rst}"}
 
 
 def test_the_long_commands_have_the_options_that_are_typed() -> None:
@@ -235,7 +235,7 @@ def test_the_metrics_are_served_as_printed(session: Session, broker: Program) ->
 
 
 def test_the_library_works_without_a_broker_as_printed(session: Session) -> None:
-    (block,) = [block for block in blocks(DESIGN, "python") if block.heading == "The library"]
+    (block,) = blocks(API, "python")
 
     program = session.type(sys.executable, "-c", block.text)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+import imagebus
 from imagebus import BadMessage, Message
 from imagebus.errors import ErrorCode
 from imagebus.metrics import Metrics
@@ -23,7 +24,9 @@ from imagebus.wire.results import decode_reply
 from ..programs import ROOT
 from .pages import PAGES, README, Block, blocks, code, name, table
 
-CONFIGURATION, WIRE, METRICS = (ROOT / "docs" / f"{page}.md" for page in ("configuration", "wire", "metrics"))
+API, CONFIGURATION, WIRE, METRICS = (
+    ROOT / "docs" / f"{page}.md" for page in ("api", "configuration", "wire", "metrics")
+)
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 FIGURE = r"[0-9][0-9.,]*[0-9]|[0-9]"
 OPTION = r"--?[a-z][a-z0-9-]*"
@@ -55,6 +58,12 @@ def test_the_page_lists_exactly_the_options_of_each_program(program: list[str], 
     printed = set(re.findall(rf"^  ({OPTION})", help_of(*program), re.MULTILINE)) - {"-h"}
 
     assert listed_options(*tables) - {"-t2" if "imagebus.replay" in program else ""} == printed
+
+
+def test_the_page_describes_every_public_name() -> None:
+    described = re.findall(r"^\.\. auto\w+:: (\w+)", API.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert sorted(described) == imagebus.__all__
 
 
 def test_the_page_lists_exactly_the_error_codes() -> None:
