@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -156,6 +158,10 @@ def flag(name: str, kind: type[ImageBusError] = ConfigError) -> Iterator[None]:
 
 def run(main: Callable[[], int]) -> None:
     """Exit with what `main` returns; an error of this project becomes one line and an exit code."""
+    codes: list[int] = []
+    atexit.register(
+        _end_process, codes
+    )  # first, so that it is the last of those that are registered from here on
     stdio.open_missing_streams()
     stdio.escape_unknown_characters()
     code: str | int | None
@@ -176,7 +182,21 @@ def run(main: Callable[[], int]) -> None:
         code = 128 + signal.SIGPIPE
     elif failure is not None and not code:
         code = _say(f"standard output: {failure.strerror}", EXIT_FAILED)
+    if isinstance(code, int):
+        codes.append(code)
     sys.exit(code)
+
+
+def _end_process(codes: list[int]) -> None:
+    """End with this code at once, when Python has done what it does at its end.
+
+    The C library would go on to free what OpenSSL has, and librdkafka's threads may be using it: after a refused
+    certificate, one process in a hundred ended by SIGSEGV.
+    """
+    if codes:
+        logging.shutdown()
+        stdio.flush()
+        os._exit(codes[0])
 
 
 def _say(error: ImageBusError | str, code: int) -> int:

@@ -70,3 +70,26 @@ def test_the_package_speaks_of_files_and_parameters_not_of_the_scripts_flags() -
 
     assert {"-f", "-t1", "--model", "--state"} <= flags
     assert found == []
+
+
+@pytest.mark.parametrize("end", ["return 3", "raise ConfigError('wrong')", "sys.exit(2)"])
+def test_a_program_ends_before_the_c_library_ends_what_other_threads_use(end: str) -> None:
+    """As OpenSSL does, which librdkafka's threads may be using: `abort` stands for a crash in them."""
+    program = f"""
+import ctypes, sys
+from imagebus import cli
+from imagebus.errors import ConfigError
+library = ctypes.CDLL(None)
+library.__cxa_atexit(library.abort, None, None)
+def main():
+    print("shown", end="")
+    {end}
+cli.run(main)
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == (3 if "3" in end else 2)
+    assert done.stdout == "shown"

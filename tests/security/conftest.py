@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -131,8 +132,11 @@ class SecuredBroker:
         assert producer.flush(SECONDS) == 0
 
     def allow(self, bindings: Iterable[AclBinding]) -> None:
-        for created in self.admin.create_acls(list(bindings)).values():
+        wanted = set(bindings)
+        for created in self.admin.create_acls(list(wanted)).values():
             created.result()
+        while not wanted <= self.rules():  # they are in force a little later
+            time.sleep(0.05)
 
     def take_back(self, binding: AclBinding) -> None:
         """Remove one rule."""
@@ -150,9 +154,14 @@ class SecuredBroker:
         """Remove every rule and every topic but Kafka's own."""
         for deleted in self.admin.delete_acls([ALL_RULES]).values():
             deleted.result()
-        topics = [each for each in self.admin.list_topics().topics if not each.startswith("__")]
+        topics = self._topics()
         for gone in self.admin.delete_topics(topics).values() if topics else ():
             gone.result()
+        while self.rules() or self._topics():  # they are gone a little later
+            time.sleep(0.05)
+
+    def _topics(self) -> list[str]:
+        return [each for each in self.admin.list_topics().topics if not each.startswith("__")]
 
 
 def rule(

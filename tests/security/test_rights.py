@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -263,6 +264,17 @@ def test_a_right_that_the_look_for_added_partitions_misses_first_is_told_by_that
         told = f"topic 'replies': these credentials lack the right {right(read)} on"
         with pytest.raises(AccessDenied, match=told):
             look_for_long(inbox)
+
+
+def test_a_topic_that_is_made_while_a_program_starts_is_no_lack_of_rights(cluster: Cluster) -> None:
+    cluster.broker.create_topics("replies")
+    cluster.broker.allow(REQUESTOR)
+    later = threading.Timer(1.0, cluster.broker.create_topics, ["requests"])
+    later.start()
+
+    with connect("kafka", cluster.requestor, topics=["requests", "replies"]) as bus:
+        bus.inbox("replies").receive(1, 0.1)
+    later.join()
 
 
 def look_for_long(inbox: KafkaInbox) -> None:

@@ -30,6 +30,7 @@ CONNECT_SECONDS = 10.0  # Confluent Cloud answers within 2 s
 # the handshake counts as a no. A broker that is just starting or stopping closes it too.
 SUSPICION_SECONDS = (3.0, 6.0)
 TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
+JUST_MADE_SECONDS = 3.0  # for a topic or a right that may have been made a moment ago
 DOWN_SECONDS = 30.0  # between two warnings that no broker answers
 KNOCK_PAUSE = 1.0  # seconds between two probes, while librdkafka tries to connect 20 times a second
 LEADER_POLL_SECONDS = 0.02  # between two requests for the leader of a partition
@@ -236,6 +237,7 @@ class Connection:
         """
         if not topics:
             return
+        denied = []
         wanted = [NewTopic(topic, num_partitions=partitions, replication_factor=-1) for topic in topics]
         for topic, created in admin.create_topics(wanted).items():
             try:
@@ -246,11 +248,19 @@ class Connection:
                 if code == KafkaError.TOPIC_ALREADY_EXISTS:  # the other script was faster
                     continue
                 if code in DENIED:
+                    denied.append(topic)
+                    continue
+                raise TransportError(f"topic {topic!r} could not be created: {error.args[0].str()}") from None
+        # Neither a topic nor a right reaches all brokers at once, and either may have been made for this start.
+        deadline = time.monotonic() + JUST_MADE_SECONDS
+        for topic in denied:
+            while not _is_shown(admin, topic):
+                if time.monotonic() > deadline:
                     raise AccessDenied(
                         f"topic {topic!r} is missing, or hidden, and these credentials may not create it: "
                         f"create it or grant Create on it, or Read or Write where it exists"
-                    ) from None
-                raise TransportError(f"topic {topic!r} could not be created: {error.args[0].str()}") from None
+                    )
+                admin.poll(LEADER_POLL_SECONDS)
         # The brokers confirm a topic before all of them list it; producing to it then would fail.
         deadline = time.monotonic() + TOPIC_SECONDS
         while not all(_has_leaders(admin, topic) for topic in topics):
@@ -275,6 +285,10 @@ def _metadata(admin: AdminClient, seconds: float) -> Future[ClusterMetadata]:
 
     threading.Thread(target=ask, name="imagebus-connecting", daemon=True).start()
     return answer
+
+
+def _is_shown(admin: AdminClient, topic: str) -> bool:
+    return admin.list_topics(topic, timeout=TOPIC_SECONDS).topics[topic].error is None
 
 
 def _has_leaders(admin: AdminClient, topic: str) -> bool:
