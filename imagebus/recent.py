@@ -21,7 +21,7 @@ BYTES = 4 << 20  # of keys and probabilities
 def key_of(envelope: Envelope) -> str:
     """Equal for copies of one request only: same id, and same images by hash and by how they are read.
 
-    With the id, since a benchmark that sends the same images again and again is to measure the model.
+    The id is part of it, so that a benchmark that sends the same images again and again still measures the model.
     """
     return f"{envelope.id} {envelope.sha256} {envelope.content_type} {envelope.shape!r} {envelope.dtype!r}"
 

@@ -125,24 +125,16 @@ def test_copies_do_not_hide_that_the_model_fails() -> None:
     assert answering_.model_failures == 2
 
 
-def test_only_so_many_requests_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "REQUESTS", 10)
+@pytest.mark.parametrize(("bound", "value", "labels"), [("REQUESTS", 10, 10), ("BYTES", 40_000, 1000)])
+def test_only_so_much_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, bound: str, value: int, labels: int
+) -> None:
+    monkeypatch.setattr(recent, bound, value)
     answers = RecentAnswers()
 
     for number in range(100):
-        answers.keep({str(number): np.zeros((1, 10), np.float32)})
+        answers.keep({str(number): np.zeros((1, labels), np.float32)})
 
     kept = answers.find(map(str, range(100)))
     assert 10 <= len(kept) <= 20
     assert "99" in kept
-
-
-def test_only_so_many_bytes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "BYTES", 40_000)
-    answers = RecentAnswers()
-
-    for number in range(100):
-        answers.keep({str(number): np.zeros((1, 1000), np.float32)})
-
-    kept = answers.find(map(str, range(100)))
-    assert 10 <= len(kept) <= 20

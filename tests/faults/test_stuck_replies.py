@@ -61,9 +61,8 @@ def wait_for_brokers(admin: AdminClient, count: int) -> None:
     while listed != count:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-        with suppress(
-            KafkaException
-        ):  # librdkafka gives up a request to a broker that is dead only with its time
+        # librdkafka gives up a question to a broker that is killed only when its whole time is over.
+        with suppress(KafkaException):
             listed = len(admin.list_topics(timeout=ANSWER_SECONDS).brokers)
 
 

@@ -135,8 +135,7 @@ class SecuredBroker:
         wanted = set(bindings)
         for created in self.admin.create_acls(list(wanted)).values():
             created.result()
-        while not wanted <= self.rules():  # they are in force a little later
-            time.sleep(0.05)
+        wait_until(lambda: wanted <= self.rules())  # they are in force a little later
 
     def take_back(self, binding: AclBinding) -> None:
         """Remove one rule."""
@@ -157,11 +156,18 @@ class SecuredBroker:
         topics = self._topics()
         for gone in self.admin.delete_topics(topics).values() if topics else ():
             gone.result()
-        while self.rules() or self._topics():  # they are gone a little later
-            time.sleep(0.05)
+        wait_until(lambda: not self.rules() and not self._topics())  # they are gone a little later
 
     def _topics(self) -> list[str]:
         return [each for each in self.admin.list_topics().topics if not each.startswith("__")]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what the brokers have confirmed, and do a moment later."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def rule(

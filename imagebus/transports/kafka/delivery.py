@@ -102,8 +102,8 @@ class AtLeastOnce:
         """See `Delivery.begin`. librdkafka's threads send while the caller goes on."""
         if not outgoing:
             return nothing_left
-        batch = OutgoingBatch(outgoing)
-        batch.send(self._sender.send)
+        batch = OutgoingBatch()
+        batch.send(self._sender.send, outgoing)
         return partial(self._finish, batch, finish_by, instead)
 
     def _finish(

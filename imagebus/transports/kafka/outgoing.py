@@ -24,19 +24,20 @@ class OutgoingBatch:
     poll, and so call back.
     """
 
-    def __init__(self, outgoing: Sequence[Message]) -> None:
+    def __init__(self) -> None:
         self.failures: dict[int, KafkaError] = {}
         self.too_large: list[int] = []  # their places
-        self._outgoing = outgoing
+        self._count = 0  # and not the outcomes: a batch with some missing is kept, and may be large
         self._sent: dict[int, Message] = {}  # and not confirmed: these may have to be sent again
         self._on_their_way: dict[int, None] = {}
 
     def __len__(self) -> int:
-        return len(self._outgoing)
+        return self._count
 
-    def send(self, send: Send) -> None:
+    def send(self, send: Send, outgoing: Sequence[Message]) -> None:
         """Send them all; raises what `send` raises, `TooLarge` apart."""
-        for place, message in enumerate(self._outgoing):
+        self._count = len(outgoing)
+        for place, message in enumerate(outgoing):
             self._try(send, place, message)
 
     def _try(self, send: Send, place: int, message: Message) -> None:

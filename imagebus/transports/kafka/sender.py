@@ -31,7 +31,7 @@ def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
 
 
 def enqueue(producer: Producer, message: Message, delivered: OnRecord) -> None:
-    """As `produce`, but raises what the driver raises."""
+    """As `produce`, but of the driver's errors only `TooLarge` is translated."""
     while True:
         try:
             producer.produce(
@@ -45,6 +45,10 @@ def enqueue(producer: Producer, message: Message, delivered: OnRecord) -> None:
             return
         except BufferError:  # the queue is full: send some, then try again
             producer.poll(0.1)
+        except KafkaException as error:
+            if is_too_large(error.args[0]):
+                raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
+            raise
 
 
 class Sender:

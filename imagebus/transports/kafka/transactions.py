@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from imagebus.errors import CommitFailed, TooLarge
+from imagebus.errors import CommitFailed
 from imagebus.transports.base import Instead, earliest
 from imagebus.transports.kafka.delivery import (
     FLUSH_SECONDS,
@@ -23,10 +23,10 @@ from imagebus.transports.kafka.delivery import (
     nothing_left,
     smaller,
 )
-from imagebus.transports.kafka.errors import DENIED, is_fatal, is_too_large, raise_translated, translate
+from imagebus.transports.kafka.errors import DENIED, is_fatal, raise_translated, translate
 from imagebus.transports.kafka.outgoing import OutgoingBatch
 from imagebus.transports.kafka.records import record_bytes
-from imagebus.transports.kafka.sender import OnRecord, enqueue
+from imagebus.transports.kafka.sender import enqueue
 from imagebus.transports.kafka.settings import Clients
 from imagebus.wire.message import Message
 
@@ -99,10 +99,10 @@ class ExactlyOnce:
         to show which. Raises `CommitFailed` when the result is unknown.
         """
         producer = self._producer
-        batch = OutgoingBatch(outgoing)
+        batch = OutgoingBatch()
         try:
             producer.begin_transaction()
-            batch.send(partial(_send, producer))
+            batch.send(partial(enqueue, producer), outgoing)
             if batch.too_large:
                 self._abort("a reply is too large", finish_by)
                 return batch.too_large
@@ -213,16 +213,6 @@ class ExactlyOnce:
         """See `Delivery.close`. The brokers abort an open transaction when its time is over."""
         if not self._is_useless:  # else nothing is left to send, and a flush would raise
             self._producer.flush(FLUSH_SECONDS)
-
-
-def _send(producer: Producer, message: Message, delivered: OnRecord) -> None:
-    """As `produce`; the transaction may have failed before all is queued, which the driver's own error tells."""
-    try:
-        enqueue(producer, message, delivered)
-    except KafkaException as error:
-        if is_too_large(error.args[0]):
-            raise TooLarge(error.args[0].str()) from error
-        raise
 
 
 def _fail(error: Exception) -> None:
