@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +21,8 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not sent yet is thrown aw
 class Cable:
     """Carries the connections that come to `host` on to a server, also given as host:port.
 
-    `rate` is in bytes a second, each way and for each connection, `delay` in seconds, each way.
+    `rate` is in bytes a second, each way and for each connection, `delay` in seconds, each way. `watch` is called with
+    each piece before it is carried, and may close the cable; not for slow ones.
 
     `cut` breaks all of them at once; new ones are carried again at once, or after `mend`.
     """
@@ -29,6 +31,7 @@ class Cable:
         name, _, number = server.rpartition(":")
         self._server = (name, int(number))
         self._rate, self._delay = rate, delay
+        self.watch: Callable[[bytes], object] = len  # what it returns counts for nothing
         self._listener = socket.create_server(("127.0.0.1", port))
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.carried = 0  # connections so far
@@ -102,7 +105,7 @@ class Cable:
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
         """Carry what one end says to the other, until either ends."""
         if self._rate == math.inf and not self._delay:
-            _carry_at_once(source, target)
+            _carry_at_once(source, target, self.watch)
         else:
             _carry_slowly(source, target, self._rate, self._delay)
         for end in (source, target):
@@ -110,9 +113,10 @@ class Cable:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-def _carry_at_once(source: socket.socket, target: socket.socket) -> None:
+def _carry_at_once(source: socket.socket, target: socket.socket, watch: Callable[[bytes], object]) -> None:
     with contextlib.suppress(OSError):
         while piece := source.recv(PIECE):
+            watch(piece)
             target.sendall(piece)
 
 

@@ -14,6 +14,7 @@ config.py            the file; lines.py its syntax; entries.py its settings as p
 foreign.py           settings of other clients, and what to write here; jaas.py Java's login line
 settings.py          librdkafka's clients from the file; refusals.py why it refuses them; driver_log.py its log
 connecting.py        one connection; probe.py why one does not come about; errors.py librdkafka's errors
+topics.py            creating topics, and asking about them
 advertised.py        advertised addresses that cannot be reached
 """
 

@@ -18,6 +18,7 @@ from imagebus.transports.kafka.inbox import KafkaInbox
 from imagebus.transports.kafka.member import KafkaMember
 from imagebus.transports.kafka.records import position_of
 from imagebus.transports.kafka.sender import Sender
+from imagebus.transports.kafka.topics import create_topics
 from imagebus.transports.kafka.transactions import ExactlyOnce
 from imagebus.wire.message import Message
 
@@ -49,7 +50,7 @@ class KafkaBus(Bus):
         self._sender = Sender(connection.clients)  # the settings are checked before anything connects
         admin = connection.admin()
         existing = connection.connect(admin)
-        connection.create_topics(admin, [topic for topic in topics if topic not in existing], partitions)
+        create_topics(admin, [topic for topic in topics if topic not in existing], partitions)
         self._delivery: Delivery = AtLeastOnce(self._sender)
         if transactional_id is not None:
             self._delivery = ExactlyOnce(connection.clients, transactional_id)

@@ -1,4 +1,4 @@
-"""One connection to a Kafka cluster: opening it, later failures, and creating topics.
+"""One connection to a Kafka cluster: opening it, and later failures.
 
 Later failures come through callbacks inside other calls; they are kept, and raised by the calls that can raise.
 """
@@ -9,16 +9,16 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence, Set
-from concurrent.futures import Future
+from collections.abc import Set
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic  # type: ignore[attr-defined]  # it does export them
+from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]  # it does export them
 
-from imagebus.errors import AccessDenied, ConnectionFailed, TransportError
+from imagebus.errors import ConnectionFailed, TransportError
 from imagebus.transports.kafka.advertised import learned, no_answer, nowhere, unreached
 from imagebus.transports.kafka.config import Settings
-from imagebus.transports.kafka.errors import DENIED, HOPELESS, translate
+from imagebus.transports.kafka.errors import HOPELESS
 from imagebus.transports.kafka.probe import anyone_listens, certificate_trouble, speaks_tls, wants_tls
 from imagebus.transports.kafka.settings import Clients
 
@@ -26,24 +26,16 @@ log = logging.getLogger(__name__)
 
 EVENT_SECONDS = 0.05  # between two looks for an error while the brokers are asked
 CONNECT_SECONDS = 10.0  # Confluent Cloud answers within 2 s
+# For a broker's answer, also over a round trip of 1 s; then another one is asked. librdkafka keeps a question for the
+# broker that it chose, even if that one is gone, for all of the question's time.
+ANSWER_SECONDS = 3.0
 # Of silence: after the first, check whether the other side speaks TLS; after the second, a connection closed at
 # the handshake counts as a no. A broker that is just starting or stopping closes it too.
 SUSPICION_SECONDS = (3.0, 6.0)
-TOPIC_SECONDS = 30.0  # a created topic was seen in the metadata within 1 s; a busy cluster may take longer
-JUST_MADE_SECONDS = 3.0  # for a topic or a right that may have been made a moment ago
 DOWN_SECONDS = 30.0  # between two warnings that no broker answers
 KNOCK_PAUSE = 1.0  # seconds between two probes, while librdkafka tries to connect 20 times a second
-LEADER_POLL_SECONDS = 0.02  # between two requests for the leader of a partition
 LEAVE_SECONDS = 10.0  # for a consumer to leave its group
 
-# A topic or its leader is not known to the asked broker yet, or no longer.
-MOVING = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-    }
-)
 # _BAD_MSG: an answer that is not Kafka's, as another server has the advertised address.
 _UNREACHABLE = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._BAD_MSG})
 # What librdkafka writes around the reason: the server and the duration.
@@ -152,7 +144,7 @@ class Connection:
     # --- opening -------------------------------------------------------------------------------
 
     def admin(self) -> AdminClient:
-        """A client for `connect` and `create_topics`."""
+        """A client for `connect`, and for topics."""
         return self.clients.admin(self._on_statistics)
 
     def _on_statistics(self, statistics: str) -> None:
@@ -168,23 +160,27 @@ class Connection:
         self._failure = None
         self._quiet_until = start + DOWN_SECONDS  # if none answers, the error says so
         next_check = start + SUSPICION_SECONDS[0]
-        answer = _metadata(admin, CONNECT_SECONDS)
+        reason = "Local: Timed out"
+        questions = {_metadata(admin, CONNECT_SECONDS)}
+        next_question = start + ANSWER_SECONDS
+        metadata: ClusterMetadata | None = None
         while True:
-            try:
-                metadata = answer.result(EVENT_SECONDS)
-            except TimeoutError:
-                reason = "Local: Timed out"
-            except KafkaException as error:
-                reason = error.args[0].str()
-                admin.poll(EVENT_SECONDS)  # it may fail at once
-                answer = _metadata(admin, CONNECT_SECONDS)
-            else:
+            answered, questions = wait(questions, EVENT_SECONDS, FIRST_COMPLETED)
+            for each in answered:
+                try:
+                    metadata = each.result()
+                except KafkaException as error:
+                    reason = error.args[0].str()
+            if metadata is not None:
                 break
-            admin.poll(0)
+            admin.poll(EVENT_SECONDS if answered else 0)  # a question may fail at once
             self.raise_failure()
             waited = time.monotonic() - start
             if waited > CONNECT_SECONDS:
-                raise ConnectionFailed(self._why_silent(reason)) from None
+                raise ConnectionFailed(self._why_silent(reason))
+            if not questions or time.monotonic() > next_question:
+                questions.add(_metadata(admin, CONNECT_SECONDS - waited))
+                next_question = time.monotonic() + ANSWER_SECONDS
             if time.monotonic() > next_check:
                 self._check_addresses(self._addresses)
                 self._check_protocol(waited)
@@ -230,50 +226,12 @@ class Connection:
             return f"{silent}, but something listens there: does it want a login? security.protocol is {protocol}"
         return f"{silent}: {reason}; python3 -m imagebus.broker starts one on this machine"
 
-    def create_topics(self, admin: AdminClient, topics: Sequence[str], partitions: int) -> None:
-        """Create topics with the broker's default replication, and wait until they can be used.
-
-        Raises `AccessDenied` where the right is missing. Another program may create them at the same time.
-        """
-        if not topics:
-            return
-        denied = []
-        wanted = [NewTopic(topic, num_partitions=partitions, replication_factor=-1) for topic in topics]
-        for topic, created in admin.create_topics(wanted).items():
-            try:
-                created.result()
-                log.info("created topic %s with %d partitions", topic, partitions)
-            except KafkaException as error:
-                code = error.args[0].code()
-                if code == KafkaError.TOPIC_ALREADY_EXISTS:  # the other script was faster
-                    continue
-                if code in DENIED:
-                    denied.append(topic)
-                    continue
-                raise TransportError(f"topic {topic!r} could not be created: {error.args[0].str()}") from None
-        # Neither a topic nor a right reaches all brokers at once, and either may have been made for this start.
-        deadline = time.monotonic() + JUST_MADE_SECONDS
-        for topic in denied:
-            while not _is_shown(admin, topic):
-                if time.monotonic() > deadline:
-                    raise AccessDenied(
-                        f"topic {topic!r} is missing, or hidden, and these credentials may not create it: "
-                        f"create it or grant Create on it, or Read or Write where it exists"
-                    )
-                admin.poll(LEADER_POLL_SECONDS)
-        # The brokers confirm a topic before all of them list it; producing to it then would fail.
-        deadline = time.monotonic() + TOPIC_SECONDS
-        while not all(_has_leaders(admin, topic) for topic in topics):
-            if time.monotonic() > deadline:
-                raise TransportError(f"the created topics have no leaders after {TOPIC_SECONDS:.0f} s")
-            admin.poll(LEADER_POLL_SECONDS)
-
 
 def _metadata(admin: AdminClient, seconds: float) -> Future[ClusterMetadata]:
     """The cluster's brokers and topics, requested on another thread: this one has to see errors meanwhile.
 
-    One request with all the time there is, not several short ones: once a client knows the brokers' own addresses,
-    it no longer asks where `bootstrap.servers` says, and a late answer to a request given up is lost.
+    Further requests go out beside the first, which keeps all of its time: once a client knows the brokers' own
+    addresses, it no longer asks where `bootstrap.servers` says, and a late answer to a request given up is lost.
     """
     answer: Future[ClusterMetadata] = Future()
 
@@ -285,32 +243,6 @@ def _metadata(admin: AdminClient, seconds: float) -> Future[ClusterMetadata]:
 
     threading.Thread(target=ask, name="imagebus-connecting", daemon=True).start()
     return answer
-
-
-def _is_shown(admin: AdminClient, topic: str) -> bool:
-    return admin.list_topics(topic, timeout=TOPIC_SECONDS).topics[topic].error is None
-
-
-def _has_leaders(admin: AdminClient, topic: str) -> bool:
-    metadata = admin.list_topics(topic, timeout=TOPIC_SECONDS).topics[topic]
-    if metadata.error is not None and metadata.error.code() in DENIED:
-        raise translate(metadata.error, f"describing topic {topic!r}")
-    return bool(metadata.partitions) and all(each.leader >= 0 for each in metadata.partitions.values())
-
-
-def partitions_of(consumer: Consumer, topic: str, seconds: float = CONNECT_SECONDS) -> list[int]:
-    """The numbers of a topic's partitions. Waits a while for a new topic: it does not reach all brokers at once.
-
-    Raises `KafkaException` for one that is missing, or hidden from these credentials.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        metadata = consumer.list_topics(topic, timeout=seconds).topics[topic]
-        if metadata.error is None:
-            return sorted(metadata.partitions)
-        if metadata.error.code() not in MOVING or time.monotonic() > deadline:
-            raise KafkaException(metadata.error)
-        time.sleep(LEADER_POLL_SECONDS)  # not a poll, which could take a record
 
 
 def close_consumer(consumer: Consumer) -> None:

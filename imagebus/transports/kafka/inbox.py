@@ -14,18 +14,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 
 from imagebus.errors import TransportError
 from imagebus.transports.base import Inbox
-from imagebus.transports.kafka.connecting import (
-    CONNECT_SECONDS,
-    LEADER_POLL_SECONDS,
-    MOVING,
-    TOPIC_SECONDS,
-    Connection,
-    close_consumer,
-    partitions_of,
-)
+from imagebus.transports.kafka.connecting import CONNECT_SECONDS, Connection, close_consumer
 from imagebus.transports.kafka.errors import DENIED, raise_translated
 from imagebus.transports.kafka.records import keep_bad_news, to_message
 from imagebus.transports.kafka.sender import Sender
+from imagebus.transports.kafka.topics import LEADER_POLL_SECONDS, MOVING, TOPIC_SECONDS, partitions_of
 from imagebus.wire.envelope import reply_partition_header
 from imagebus.wire.message import Message
 

@@ -19,7 +19,7 @@ from confluent_kafka import Message as Record
 
 from imagebus.errors import TransportError
 from imagebus.transports.base import Commit, Instead, Member, OnAssigned, earliest
-from imagebus.transports.kafka.connecting import TOPIC_SECONDS, Connection, close_consumer, partitions_of
+from imagebus.transports.kafka.connecting import Connection, close_consumer
 from imagebus.transports.kafka.delivery import Delivery, Finish
 from imagebus.transports.kafka.errors import raise_translated
 from imagebus.transports.kafka.holding import Holding
@@ -29,6 +29,7 @@ from imagebus.transports.kafka.partitions import Progress, Receipt
 from imagebus.transports.kafka.positions import Positions
 from imagebus.transports.kafka.records import keep_bad_news, place_of, to_message
 from imagebus.transports.kafka.sender import Sender
+from imagebus.transports.kafka.topics import TOPIC_SECONDS, partitions_of
 from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
