@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -98,3 +100,10 @@ def wait_until_gone(pids: list[int]) -> None:
         ended, _, _ = select.select([process], [], [], SECONDS)
         os.close(process)
         assert ended, f"process {pid} is still running"
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

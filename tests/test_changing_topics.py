@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,8 @@ from imagebus import Client, connect, load_images
 from imagebus.broker import EmbeddedBroker
 
 from .buses import Bus
+from .programs import SECONDS, wait_until
 
-SECONDS = 60.0
 SOON = 10.0  # within which a change is noticed
 
 
@@ -58,13 +56,6 @@ def wait_for_partitions(broker: EmbeddedBroker, topic: str, count: int) -> None:
         return len(found) == count and all(each.leader >= 0 for each in found.values())
 
     wait_until(there)
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # --- partitions are added ----------------------------------------------------------------------
