@@ -1,11 +1,11 @@
-"""A broker that goes with a question which it took holds nobody up: another one is asked."""
+"""A broker that is lost with a question which it took holds nobody up: another one is asked."""
 
 from __future__ import annotations
 
-import itertools
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,11 @@ METADATA = (3).to_bytes(
 )  # https://kafka.apache.org/protocol#protocol_api_keys; after the request's length, in 4 bytes
 WAYS = ("ONE", "OTHER")
 LONG = 60.0  # seconds
+# What happens to a broker, and the numbers of the question at which it does; a start takes some twenty.
+FATES = [
+    *(pytest.param("gone", last) for last in range(1, 25, 2)),
+    *(pytest.param("frozen", last, marks=pytest.mark.full) for last in range(2, 25, 3)),
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Ways:
 
     own: dict[str, str]
     ends: dict[str, str]
+
+    def config(self, folder: Path) -> Path:
+        path = folder / "kafka.config"
+        path.write_text(f"bootstrap.servers = {','.join(self.ends.values())}\n")
+        return path
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +69,72 @@ def ways(kafka_jars_here: None) -> Iterator[Ways]:
         yield Ways(own, ends)
 
 
-@pytest.mark.parametrize("last", range(1, 9))
-def test_whichever_question_a_broker_goes_with_the_start_goes_on(
-    ways: Ways, tmp_path: Path, last: int
-) -> None:
-    asked = itertools.count(1)
+@contextmanager
+def lost_at(ways: Ways, fate: str, last: int) -> Iterator[list[int]]:
+    """The ways, one of which is lost at the question of that number; yields the kinds of the questions so far."""
+    asked: list[int] = []
     cables: dict[str, Cable] = {}
+    thawed = {way: threading.Event() for way in WAYS}
+    for event in thawed.values():
+        event.set()
 
-    def gone_with_the_last(way: str, piece: bytes) -> None:
-        if piece[4:6] == METADATA and next(asked) == last:
-            cables[way].close()
-
-    config = tmp_path / "kafka.config"
-    config.write_text(f"bootstrap.servers = {','.join(ways.ends.values())}\n")
-    topic = f"requests-{uuid4().hex}"
+    def watch(way: str, piece: bytes) -> None:
+        thawed[way].wait()
+        kind = int.from_bytes(piece[4:6])
+        if kind:  # in an answer, the upper half of a small number
+            asked.append(kind)
+            if len(asked) == last and fate == "gone":
+                cables[way].close()
+            elif len(asked) == last:
+                thawed[way].clear()
+                thawed[way].wait()
 
     with ExitStack() as stack:
-        for way in WAYS:
-            port = int(ways.ends[way].rpartition(":")[2])
-            cables[way] = stack.enter_context(Cable(ways.own[way], port))
-            cables[way].watch = partial(gone_with_the_last, way)
-        bus = stack.enter_context(connect("kafka", config, topics=[topic]))
+        for way, end in ways.ends.items():
+            cables[way] = stack.enter_context(Cable(ways.own[way], int(end.rpartition(":")[2])))
+            cables[way].watch = partial(watch, way)
+            stack.callback(thawed[way].set)
+        yield asked
+
+
+@pytest.mark.parametrize(("fate", "last"), FATES)
+def test_whichever_question_a_broker_is_lost_with_a_requestor_starts(
+    ways: Ways, tmp_path: Path, fate: str, last: int
+) -> None:
+    topic = f"requests-{uuid4().hex}"
+
+    with lost_at(ways, fate, last) as asked, connect("kafka", ways.config(tmp_path), topics=[topic]) as bus:
         inbox = bus.inbox(topic)
         bus.publish(Message(topic, b"told"))
-
-        received = inbox.receive(1, 20.0)
+        received = inbox.receive(1, LONG)
 
     assert [each.value for each in received] == [b"told"]
-    assert next(asked) > last  # so one was lost
+    assert len(asked) > last
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+@pytest.mark.parametrize(("fate", "last"), FATES)
+def test_whichever_question_a_broker_is_lost_with_a_replier_starts(
+    ways: Ways, tmp_path: Path, fate: str, last: int, exactly_once: bool
+) -> None:
+    topic = f"requests-{uuid4().hex}"
+    own = topic if exactly_once else None
+
+    with (
+        lost_at(ways, fate, last) as asked,
+        connect("kafka", ways.config(tmp_path), topics=[topic], transactional_id=own) as bus,
+    ):
+        member = bus.join(topic, topic)
+        bus.publish(Message(topic, b"asked"))
+        received: list[Message] = []
+        deadline = time.monotonic() + LONG
+        while not received:
+            assert time.monotonic() < deadline
+            received = member.receive(1, 1.0)
+        member.commit(received, [Message(topic, b"answered")]).result()
+
+    assert [each.value for each in received] == [b"asked"]
+    assert len(asked) > last
 
 
 class Held:

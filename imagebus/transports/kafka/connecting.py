@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 EVENT_SECONDS = 0.05  # between two looks for an error while the brokers are asked
 CONNECT_SECONDS = 10.0  # Confluent Cloud answers within 2 s
+# Where there are several and something listens: one may be frozen, which shows after socket.timeout.ms, and another is
+# asked then.
+FROZEN_SECONDS = 20.0
 # For a broker's answer, also over a round trip of 1 s; then another one is asked. librdkafka keeps a question for the
 # broker that it chose, even if that one is gone, for all of the question's time.
 ANSWER_SECONDS = 3.0
@@ -163,6 +166,7 @@ class Connection:
         reason = "Local: Timed out"
         questions = {_metadata(admin, CONNECT_SECONDS)}
         next_question = start + ANSWER_SECONDS
+        limit = CONNECT_SECONDS
         metadata: ClusterMetadata | None = None
         while True:
             answered, questions = wait(questions, EVENT_SECONDS, FIRST_COMPLETED)
@@ -176,10 +180,13 @@ class Connection:
             admin.poll(EVENT_SECONDS if answered else 0)  # a question may fail at once
             self.raise_failure()
             waited = time.monotonic() - start
-            if waited > CONNECT_SECONDS:
-                raise ConnectionFailed(self._why_silent(reason))
+            if waited > limit:
+                servers = self.settings["bootstrap.servers"]
+                if limit == FROZEN_SECONDS or "," not in servers or not anyone_listens(servers):
+                    raise ConnectionFailed(self._why_silent(reason))
+                limit = FROZEN_SECONDS
             if not questions or time.monotonic() > next_question:
-                questions.add(_metadata(admin, CONNECT_SECONDS - waited))
+                questions.add(_metadata(admin, limit - waited))
                 next_question = time.monotonic() + ANSWER_SECONDS
             if time.monotonic() > next_check:
                 self._check_addresses(self._addresses)

@@ -18,7 +18,13 @@ from imagebus.transports.kafka.connecting import CONNECT_SECONDS, Connection, cl
 from imagebus.transports.kafka.errors import DENIED, raise_translated
 from imagebus.transports.kafka.records import keep_bad_news, to_message
 from imagebus.transports.kafka.sender import Sender
-from imagebus.transports.kafka.topics import LEADER_POLL_SECONDS, MOVING, TOPIC_SECONDS, partitions_of
+from imagebus.transports.kafka.topics import (
+    LEADER_POLL_SECONDS,
+    MOVING,
+    NO_ANSWER,
+    TOPIC_SECONDS,
+    partitions_of,
+)
 from imagebus.wire.envelope import reply_partition_header
 from imagebus.wire.message import Message
 
@@ -110,12 +116,12 @@ class KafkaInbox(Inbox):
 
 
 def _high_watermark(consumer: Consumer, partition: TopicPartition) -> int:
-    """The offset of the next record; waits while the partition is being created or moved."""
+    """The offset of the next record; waits while the partition is being created or moved, or its broker goes."""
     deadline = time.monotonic() + TOPIC_SECONDS
     while True:
         try:
             return consumer.get_watermark_offsets(partition, timeout=CONNECT_SECONDS)[1]
         except KafkaException as error:
-            if error.args[0].code() not in MOVING or time.monotonic() > deadline:
+            if error.args[0].code() not in MOVING | NO_ANSWER or time.monotonic() > deadline:
                 raise
             consumer.poll(LEADER_POLL_SECONDS)

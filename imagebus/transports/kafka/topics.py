@@ -14,7 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does exp
 )
 
 from imagebus.errors import AccessDenied, TransportError
-from imagebus.transports.kafka.connecting import ANSWER_SECONDS, CONNECT_SECONDS
+from imagebus.transports.kafka.connecting import ANSWER_SECONDS
 from imagebus.transports.kafka.errors import DENIED, translate
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,18 @@ MOVING = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,
     }
 )
-NO_ANSWER = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT})
+# The asked broker is gone: another one may answer.
+NO_ANSWER = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+        KafkaError._DESTROY_BROKER,
+    }
+)
 
 
 def create_topics(admin: AdminClient, topics: Sequence[str], partitions: int) -> None:
@@ -60,7 +69,7 @@ def create_topics(admin: AdminClient, topics: Sequence[str], partitions: int) ->
         admin.poll(LEADER_POLL_SECONDS)
 
 
-def partitions_of(consumer: Consumer, topic: str, seconds: float = CONNECT_SECONDS) -> list[int]:
+def partitions_of(consumer: Consumer, topic: str, seconds: float = TOPIC_SECONDS) -> list[int]:
     """The numbers of a topic's partitions. Waits a while for a new topic: it does not reach all brokers at once.
 
     Raises `KafkaException` for one that is missing, or hidden from these credentials.
