@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from imagebus import checks
@@ -238,8 +239,12 @@ class Client(OfOneProcess):
     def __del__(self) -> None:
         if not getattr(self, "_inbox", None) or self._closing.is_set():
             return  # it was never open, or is closed
-        # Its reader notices, and closes the bus. No `source`: who keeps the warning would keep the client.
+        # Its reader notices, and closes the bus, unless that failed. No `source`: who keeps the warning would keep the
+        # client.
         warnings.warn("a client was dropped without close()", ResourceWarning, stacklevel=2)
+        if self._failure is not None and not self._reader.is_alive():
+            with suppress(RuntimeError):  # at the end of the process no thread is started
+                threading.Thread(target=self._bus.close, name="imagebus-closing", daemon=True).start()
 
     def _left_behind(self, error: TransportError) -> None:
         for pending in self._pending.values():

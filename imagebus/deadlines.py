@@ -10,15 +10,20 @@ from imagebus.wire.message import Message
 
 log = logging.getLogger(__name__)
 
+KNOWN_SECONDS = 600.0  # a clock that was ahead may be right again; if it is not, that is learnt anew
+
 
 class Deadlines:
     """Unix times in milliseconds by the clock of the replier that is ahead most, as far as is known."""
 
     def __init__(self) -> None:
         self._ahead = 0  # ms, of this machine's clock
+        self._known_until = 0.0  # time.monotonic()
 
     def after(self, seconds: float) -> int:
         """When so many seconds have passed."""
+        if time.monotonic() > self._known_until:
+            self._ahead = 0
         return round((time.time() + seconds) * 1000) + self._ahead
 
     def learn(self, expired: Message, deadline: int) -> bool:
@@ -35,6 +40,7 @@ class Deadlines:
         ):
             return False
         ahead = replier_time - round(time.time() * 1000)
+        self._known_until = time.monotonic() + KNOWN_SECONDS
         if ahead > self._ahead:
             self._ahead = ahead
             log.warning(

@@ -70,6 +70,11 @@ class Metrics(Observer):
         """Requests redelivered although they were answered."""
         return self._counts.redelivered if self._counts else 0
 
+    @property
+    def unconfirmed(self) -> int:
+        """Outcomes that the bus does not confirm for long."""
+        return self._counts.unconfirmed if self._counts else 0
+
     def received(self, messages: Sequence[Message]) -> None:
         """See `Observer.received`."""
         self.in_flight += len(messages)
@@ -125,6 +130,9 @@ class Metrics(Observer):
             "imagebus_redelivered",
             "Answered requests that came again.",
             value=self.redelivered,
+        )
+        yield GaugeMetricFamily(
+            "imagebus_unconfirmed", "Outcomes that the bus does not confirm for long.", value=self.unconfirmed
         )
         yield GaugeMetricFamily("imagebus_in_flight", "Requests of the batch at hand.", value=self.in_flight)
         for name, text, histogram in (

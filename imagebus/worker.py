@@ -144,6 +144,8 @@ class Worker(OfOneProcess):
             failures.append("no partitions are assigned yet")
         if self._commit_failure is not None:
             failures.append(str(self._commit_failure))
+        if unconfirmed := self._member.unconfirmed:
+            failures.append(f"{unconfirmed} outcomes are not confirmed by the bus")
         if self._answering.model_failures:
             failures.append(f"the model failed on {self._answering.model_failures} batches in a row")
         if self._stopping.is_set():

@@ -14,6 +14,7 @@ from imagebus.broker import EmbeddedBroker
 from imagebus.broker.ports import free_ports
 from imagebus.transports import connect
 from imagebus.transports.kafka.advertised import unreached
+from imagebus.transports.kafka.probe import anyone_listens, speaks_tls, why_unreachable
 
 from .programs import python
 
@@ -154,3 +155,10 @@ def test_librdkafka_names_the_broker_that_it_does_not_reach(error: str, found: s
     broker = unreached(error, "other:9092,third:9092")
 
     assert (broker and broker[0]) == found
+
+
+@pytest.mark.parametrize("server", ["a..b:9092", f"{'x' * 64}.example:9092"])
+def test_a_name_that_no_host_can_have_is_reached_nowhere(server: str) -> None:
+    assert not anyone_listens(f"127.0.0.1:1,{server}")
+    assert speaks_tls(server) is None
+    assert why_unreachable(server, 1.0) == "no host can have that name"

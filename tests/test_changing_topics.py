@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does exp
 from imagebus import Client, connect, load_images
 from imagebus.broker import EmbeddedBroker
 
-from .buses import Bus
+from .buses import Bus, records
 from .programs import SECONDS, wait_until
 
 SOON = 10.0  # within which a change is noticed
@@ -115,6 +115,26 @@ def test_topics_that_are_made_anew_with_other_partitions_serve_the_same_programs
 
     assert len(replies) == 20
     assert replier.stop() == 0
+
+
+@pytest.mark.full
+def test_requests_that_are_sent_while_their_topic_is_missing_are_answered_once_it_is_there(
+    bus: Bus, broker: EmbeddedBroker
+) -> None:
+    """As long as its client knows the topic to be missing, librdkafka refuses each message at once."""
+    for topic in (bus.requests, bus.replies):
+        make_topic(broker, topic, 2)
+    with bus.client() as client:
+        futures = [client.submit(package())]
+        wait_until(lambda: len(records(broker, bus.requests)) == 1)
+        delete_topic(broker, bus.requests)
+        futures.append(client.submit(package()))
+        wait_until(lambda: client.resent > 1)
+        futures.append(client.submit(package(1)))
+        make_topic(broker, bus.requests, 2)
+        bus.replier()
+
+        assert [len(future.result().predictions) for future in futures] == [5, 5, 5]
 
 
 def test_a_topic_that_was_made_anew_with_as_many_requests_is_read_from_its_beginning(

@@ -19,7 +19,7 @@ from imagebus.transports.memory import MemoryBroker, MemoryBus
 from imagebus.wire.message import Message
 
 from .fakes import package
-from .programs import SECONDS
+from .programs import SECONDS, wait_until
 from .test_client import Answerer
 
 ONE = package(1)
@@ -66,6 +66,21 @@ def test_a_client_that_could_not_be_made_is_dropped_without_a_word(recwarn: pyte
 
     gc.collect()
     assert [each for each in recwarn if each.category is ResourceWarning] == []
+
+
+def test_a_client_whose_bus_failed_for_good_closes_it_too_when_it_is_dropped() -> None:
+    """By then its reader has ended."""
+    broker = MemoryBroker()
+    bus = MemoryBus(broker)
+    client = Client(bus)
+    broker.fail_for_good(TransportError("the login was revoked"))
+    assert end_of(client._reader)
+    assert not bus.closed
+
+    with pytest.warns(ResourceWarning, match="dropped without close"):
+        del client
+
+    wait_until(lambda: bus.closed)
 
 
 def wait(future: Future[Any]) -> Future[Any]:
@@ -117,7 +132,7 @@ def test_on_kafka_a_closed_client_that_is_kept_keeps_no_thread(config: Path) -> 
 
     client.close()
 
-    assert kafka_threads() == before
+    wait_until(lambda: kafka_threads() == before)  # a question to a second broker may still be open
     with pytest.raises(TransportError, match="closed"):
         client.submit(ONE)
     with pytest.raises(TransportError, match="closed"):

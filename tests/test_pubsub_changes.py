@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 
 from imagebus import Message, TransportError, load_images
+from imagebus.errors import ConnectionFailed
 from imagebus.transports.base import Inbox, Member
-from imagebus.transports.pubsub import PubSubBus
+from imagebus.transports.pubsub import PubSubBus, opening, subscription, watch
 from imagebus.transports.pubsub.account import read_service_account
 from imagebus.transports.pubsub.clients import Clients
+from imagebus.transports.pubsub.opening import Plan
 from imagebus.wire.pixels import Images
 from tools.pubsub_emulator import PubSubEmulator
 
@@ -202,6 +206,52 @@ def test_a_member_gets_what_it_has_not_answered_after_its_subscription_was_delet
         working.publish(Message(bus.requests, b"meanwhile"))
 
         assert b"answered" not in receive(member, b"meanwhile")
+
+
+class TenMinutesAhead(datetime):
+    """A clock that is wrong, as on a machine without a time server."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(minutes=10)
+
+
+def test_a_clock_that_is_ahead_costs_no_message_when_a_subscription_is_created_anew(
+    bus: Bus, admin: Admin, connected: Callable[[], PubSubBus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is older than the time that a subscription seeks to counts as acknowledged."""
+    for module in (watch, opening, subscription):
+        monkeypatch.setattr(module, "datetime", TenMinutesAhead, raising=False)
+    with connected() as working:
+        member = working.join(bus.requests, "repliers")
+
+        admin.subscriber.delete_subscription(subscription=admin.subscription(f"{bus.requests}-repliers"))
+        working.publish(Message(bus.requests, b"meanwhile"))
+
+        receive(member, b"meanwhile")
+
+
+def test_a_subscription_that_cannot_be_created_anew_at_once_is_so_later(
+    bus: Bus, admin: Admin, connected: Callable[[], PubSubBus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one is deleted by then: one that is not there would be a failure for good."""
+    tries: list[Plan] = []
+
+    def unavailable_at_first(clients: Clients, plan: Plan, start: datetime | None) -> bool:
+        tries.append(plan)
+        if len(tries) == 1:
+            raise ConnectionFailed("no answer: the service is unavailable")
+        return opening.create(clients, plan, start)
+
+    with connected() as reading:
+        inbox = reading.inbox(bus.replies)
+        monkeypatch.setattr(watch, "create", unavailable_at_first)
+
+        admin.replace_topic(bus.replies)
+        reading.publish(Message(bus.replies, b"reply"))
+
+        receive(inbox, b"reply")
+    assert len(tries) == 2
 
 
 def test_a_replier_goes_on_after_its_subscription_was_deleted(bus: Bus, admin: Admin) -> None:

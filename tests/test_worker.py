@@ -354,6 +354,15 @@ def test_behind_a_batch_that_failed_for_good_nothing_is_committed_even_at_a_stop
     assert broker.topics["replies"] == []
 
 
+def test_a_worker_whose_outcomes_are_not_confirmed_is_not_ready() -> None:
+    worker = worker_on(MemoryBroker())
+
+    worker._member.unconfirmed = 3
+
+    assert worker.health().failures == ("3 outcomes are not confirmed by the bus",)
+    assert worker.metrics.unconfirmed == 3
+
+
 def test_health_tells_what_keeps_a_worker_from_being_ready() -> None:
     broker = MemoryBroker()
     worker = worker_on(broker)

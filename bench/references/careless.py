@@ -40,7 +40,7 @@ class Careless(AtLeastOnce):
         return nothing_left
 
 
-def _unheard(_error: KafkaError | None, _record: Record) -> None:
+def _unheard(_error: KafkaError | None, _record: Record | None) -> None:
     pass
 
 

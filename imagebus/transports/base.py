@@ -110,12 +110,14 @@ class Member(OfOneProcess, ABC):
 
     `partitions` is None until the first assignment, and (0,) where a bus has none. `lost` counts
     messages that the bus deleted (retention) before this group had committed them,
-    `redelivered` messages redelivered although already committed, recognised by id.
+    `redelivered` messages redelivered although already committed, recognised by id. `unconfirmed` outcomes are sent on
+    since a part of the bus takes nothing: see `commit`.
     """
 
     partitions: tuple[int, ...] | None = None
     lost: int = 0
     redelivered: int = 0
+    unconfirmed: int = 0
     finish_by: float | None = None  # time.monotonic(): from then on no commit is waited for
 
     @abstractmethod

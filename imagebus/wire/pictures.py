@@ -30,6 +30,9 @@ _JPEG_ABOUT = frozenset(
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # no length follows
 _JPEG_NO_MARKER = frozenset({0x00, 0xFF})
 _JPEG_SCAN = 0xDA
+_JPEG_SEGMENTS = (
+    10_000  # and bytes between them, before the pixels: a profile and a preview take a few hundred
+)
 # Makes another grey picture of one, before transparency is laid on black; the second is with it on black.
 Turn = Callable[[Image.Image, Image.Image], Image.Image]
 
@@ -93,7 +96,7 @@ def _bare_png(encoded: bytes) -> tuple[bytes, bytes | None]:
 def _bare_jpeg(encoded: bytes) -> tuple[bytes, bytes | None]:
     """A JPEG with only the segments for its pixels, and its EXIF data; raises when its header is cut off."""
     kept, exif, place = [encoded[:2]], None, 2
-    while True:
+    for _ in range(_JPEG_SEGMENTS):
         place = encoded.index(b"\xff", place)  # between segments there may be other bytes, and more of 0xFF
         marker = encoded[place + 1]
         if marker in _JPEG_NO_MARKER:
@@ -108,6 +111,7 @@ def _bare_jpeg(encoded: bytes) -> tuple[bytes, bytes | None]:
         elif exif is None and segment[4:].startswith(EXIF_START):
             exif = segment[4:]
         place += len(segment)
+    raise ValueError("it has more segments than any camera writes")
 
 
 def _check_pixels(width: int, height: int) -> None:

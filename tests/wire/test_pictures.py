@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imagebus.errors import BadMessage
 from imagebus.wire.pictures import read_picture
 from imagebus.wire.pixels import FASHION
 
@@ -81,3 +83,24 @@ def test_other_picture_formats_are_not_opened() -> None:
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (9_000, 9_000), (2**31 - 1, 2**31 - 1)])
 def test_a_pixel_bomb_is_refused_before_it_is_decoded(width: int, height: int) -> None:
     assert code_of(png_header(width, height), "image/png") == "PIXELS_MAX"
+
+
+@pytest.mark.parametrize("filling", [b"\xff\x01", b"\xff", b"\xff\x01\x00"])
+def test_a_jpeg_of_nothing_but_markers_is_refused_before_it_takes_memory(filling: bytes) -> None:
+    value = b"\xff\xd8" + filling * 3_000_000
+
+    tracemalloc.start()
+    with pytest.raises(BadMessage) as refusal:
+        read_picture(value, FASHION)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert refusal.value.code == "BAD_IMAGE"
+    assert most < 8_000_000
+
+
+def test_a_jpeg_with_a_profile_in_many_segments_is_read() -> None:
+    encoded = io.BytesIO()
+    Image.new("L", (28, 28), 9).save(encoded, "JPEG", icc_profile=bytes(5_000_000))
+
+    assert read_picture(encoded.getvalue(), FASHION).max() == 9

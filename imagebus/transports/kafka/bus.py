@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
 from imagebus.errors import PublishFailed, TransportError
@@ -13,7 +13,7 @@ from imagebus.transports.base import Bus, OnAssigned, OnDelivery
 from imagebus.transports.kafka.config import Settings
 from imagebus.transports.kafka.connecting import Connection
 from imagebus.transports.kafka.delivery import FLUSH_SECONDS, AtLeastOnce, Delivery
-from imagebus.transports.kafka.errors import translate
+from imagebus.transports.kafka.errors import raise_translated, translate
 from imagebus.transports.kafka.inbox import KafkaInbox
 from imagebus.transports.kafka.member import KafkaMember
 from imagebus.transports.kafka.records import position_of
@@ -50,7 +50,10 @@ class KafkaBus(Bus):
         self._sender = Sender(connection.clients)  # the settings are checked before anything connects
         admin = connection.admin()
         existing = connection.connect(admin)
-        create_topics(admin, [topic for topic in topics if topic not in existing], partitions)
+        try:
+            create_topics(admin, [topic for topic in topics if topic not in existing], partitions)
+        except KafkaException as error:
+            raise_translated(error, f"creating topics {', '.join(topics)}")
         self._delivery: Delivery = AtLeastOnce(self._sender)
         if transactional_id is not None:
             self._delivery = ExactlyOnce(connection.clients, transactional_id)
@@ -63,14 +66,14 @@ class KafkaBus(Bus):
             raise PublishFailed("the bus is closed")
         self._connection.raise_failure()
 
-        def delivered(error: KafkaError | None, record: Record) -> None:
+        def delivered(error: KafkaError | None, record: Record | None) -> None:
             if error is not None:
                 failure = translate(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
                 if on_delivery is None:
                     self._connection.keep_undelivered(failure)
                 else:
                     on_delivery(failure)
-            elif on_delivery is not None:
+            elif on_delivery is not None and record is not None:
                 on_delivery(position_of(record))
 
         self._sender.send(message, delivered)

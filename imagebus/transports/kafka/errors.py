@@ -18,6 +18,8 @@ from imagebus.errors import (
 
 # Retrying cannot mend these.
 HOPELESS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE})
+# The topic or partition is not known to this client.
+NOT_THERE = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 # Denied, and the missing right, as docs/security.md grants it.
 DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read on the topic",

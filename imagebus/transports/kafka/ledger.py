@@ -248,6 +248,11 @@ class Ledger:
         self._partitions.mark_answered(answered, committed=self._commits_offsets)
         self._ask(self._partitions.ahead(self.numbers(), given_back=False))
 
+    @property
+    def unconfirmed(self) -> int:
+        """How many outcomes are kept since the brokers do not confirm them."""
+        return len(self._unconfirmed)
+
     def settle(self) -> set[int]:
         """Commit what was confirmed behind its batch; returns the partitions that have to go back: see `rewind`."""
         with self._lock:

@@ -173,6 +173,10 @@ class KafkaMember(Member):
         return messages
 
     @property
+    def unconfirmed(self) -> int:  # type: ignore[override]  # a plain number on the other buses
+        return self._ledger.unconfirmed
+
+    @property
     def at_end(self) -> bool:
         return self.partitions is not None and self._ended.issuperset(self.partitions)
 

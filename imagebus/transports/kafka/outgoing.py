@@ -54,7 +54,7 @@ class OutgoingBatch:
         """How many are still on their way."""
         return len(self._on_their_way)
 
-    def _delivered(self, place: int, error: KafkaError | None, _: Record) -> None:
+    def _delivered(self, place: int, error: KafkaError | None, _: Record | None) -> None:
         if error is None:
             self._sent.pop(place, None)
         elif is_too_large(error):
@@ -66,6 +66,11 @@ class OutgoingBatch:
     def missing(self) -> Mapping[int, Message]:
         """The outcomes that are not confirmed, by place, whatever the reason."""
         return dict(self._sent)
+
+    def forget(self) -> None:
+        """Nothing is missing any more: the requests of what is not confirmed come again, or are another member's."""
+        self._sent = {}
+        self.failures, self.too_large = {}, []
 
     def check(self) -> None:
         """Raise `CommitFailed` when some have failed."""

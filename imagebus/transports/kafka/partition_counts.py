@@ -39,8 +39,8 @@ class PartitionCounts:
         if wanted >= count and time.monotonic() >= look_at:
             try:
                 found = self._producer.list_topics(topic, COUNT_SECONDS).topics[topic]
+                count = len(found.partitions)
             except KafkaException:  # no broker answers: sending will fail too
-                return count
-            count = len(found.partitions)
+                pass
             self._counts[topic] = count, time.monotonic() + RECOUNT_SECONDS
         return count

@@ -98,9 +98,11 @@ class Positions:
         numbers = self._ledger.unknown()
         if not numbers or time.monotonic() < self._ask_at:
             return
-        self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
         named = [TopicPartition(self._topic, number) for number in numbers]
+        started = time.monotonic()
         unknown = [each.partition for each in self._learn(consumer, named, ASK_AGAIN_SECONDS)]
+        now = time.monotonic()  # the other partitions wait meanwhile, for a fifth of the time at most
+        self._ask_at = now + max(ASK_AGAIN_SECONDS, 4 * (now - started))
         known = [self._start(number) for number in numbers if number not in unknown]
         if known:
             with suppress(KafkaException):  # revoked meanwhile

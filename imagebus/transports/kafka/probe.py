@@ -60,8 +60,6 @@ def why_unreachable(server: str, seconds: float) -> str | None:
         return f"no answer in {seconds:.0f} s"
     except OSError as error:
         return error.strerror or str(error)
-    except UnicodeError:  # such as a label of 64 letters
-        return "no host can have that name"
     return None
 
 
@@ -96,7 +94,10 @@ def _verifying(settings: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _connect(server: str, seconds: float) -> socket.socket:
-    return socket.create_connection(_split(server), seconds)
+    try:
+        return socket.create_connection(_split(server), seconds)
+    except UnicodeError:  # such as a label of 64 letters
+        raise OSError("no host can have that name") from None
 
 
 def _split(server: str) -> tuple[str, int]:

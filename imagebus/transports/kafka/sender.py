@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
 from imagebus.errors import PublishFailed
-from imagebus.transports.kafka.errors import is_too_large, raise_translated
+from imagebus.transports.kafka.errors import NOT_THERE, is_too_large, raise_translated
 from imagebus.transports.kafka.settings import Clients
 from imagebus.wire.message import Message
 
@@ -19,14 +19,21 @@ log = logging.getLogger(__name__)
 
 ANY_PARTITION = -1  # the key decides
 
-OnRecord = Callable[[KafkaError | None, Record], None]
+OnRecord = Callable[[KafkaError | None, Record | None], None]
 
 
 def produce(producer: Producer, message: Message, delivered: OnRecord) -> None:
-    """Queue one message; blocks while the queue is full. Raises `TooLarge` for one that exceeds this client's limit."""
+    """Queue one message; blocks while the queue is full. Raises `TooLarge` for one that exceeds this client's limit.
+
+    A topic or partition that is not there fails this message, as it would have if that had shown a moment later: it may
+    be being made anew.
+    """
     try:
         enqueue(producer, message, delivered)
     except KafkaException as error:
+        if error.args[0].code() in NOT_THERE:
+            delivered(error.args[0], None)
+            return
         raise_translated(error, f"sending {len(message.value)} bytes to topic {message.topic!r}")
 
 
@@ -77,7 +84,9 @@ class Sender:
         """Queue one message, as `produce` does."""
         produce(self.producer, message, partial(self._judge, message, delivered))
 
-    def _judge(self, message: Message, delivered: OnRecord, error: KafkaError | None, record: Record) -> None:
+    def _judge(
+        self, message: Message, delivered: OnRecord, error: KafkaError | None, record: Record | None
+    ) -> None:
         if error is None or not is_too_large(error):
             delivered(error, record)
             return

@@ -8,6 +8,7 @@ uncommitted, so nothing is lost with this process; what was answered behind them
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 8_000_000  # of outcomes kept, as many as of prefetched requests
 RESEND_SECONDS = 1.0  # between two tries of what has failed at once
+WARN_SECONDS = 30.0  # between two warnings, as of other waits
 
 
 class Unconfirmed:
@@ -30,17 +32,25 @@ class Unconfirmed:
         self._kept: list[tuple[OutgoingBatch, dict[int, Receipt]]] = []
         self._bytes = 0
         self._send_at = 0.0  # time.monotonic()
+        self._warn_at = math.inf  # the same
+
+    def __len__(self) -> int:
+        return sum(len(receipts) for _, receipts in self._kept)
+
+    @property
+    def _full(self) -> bool:
+        return self._bytes > MOST_BYTES
 
     def keep(self, batch: OutgoingBatch, receipts: Sequence[Receipt]) -> list[Receipt]:
         """Keep what is missing of a batch, the outcomes of `receipts`; returns the receipts of the others."""
         missing = batch.missing()
         if not self._kept:
-            topics = " and ".join(sorted({message.topic for message in missing.values()}))
             log.warning(
                 "outcomes for topic %s are not confirmed: does one of its partitions take no writes? "
                 "Other requests go on",
-                topics,
+                " and ".join(sorted({message.topic for message in missing.values()})),
             )
+            self._warn_at = time.monotonic() + WARN_SECONDS
         self._kept.append((batch, {place: receipts[place] for place in missing}))
         self._bytes += sum(len(message.value) for message in missing.values())
         return [receipt for place, receipt in enumerate(receipts) if place not in missing]
@@ -65,7 +75,9 @@ class Unconfirmed:
                 for place, receipt in receipts.items()
                 if place in missing and self._partitions.is_ours(receipt)
             }
-            if left:
+            if not left:
+                batch.forget()
+            else:
                 self._kept.append((batch, left))
                 self._bytes += sum(len(missing[place].value) for place in left)
                 if batch.failures and send_again:
@@ -73,6 +85,13 @@ class Unconfirmed:
                     batch.send_again(self._sender.send)
         if not self._kept:
             log.info("all outcomes are confirmed")
+        elif time.monotonic() > self._warn_at:
+            self._warn_at = time.monotonic() + WARN_SECONDS
+            log.warning(
+                "%d outcomes are still not confirmed%s",
+                len(self),
+                ": nothing new is read" if self._full else "",
+            )
         return confirmed, too_large
 
     def held_up(self) -> set[int]:
@@ -85,11 +104,13 @@ class Unconfirmed:
         return {
             number
             for number in {receipt.partition for _, receipts in self._kept for receipt in receipts.values()}
-            if self._bytes > MOST_BYTES or ((found := by_number.get(number)) is not None and found.suspects)
+            if self._full or ((found := by_number.get(number)) is not None and found.suspects)
         }
 
     def give_up(self) -> None:
         """Forget them, and do not send them any more: their requests come again."""
         if self._kept:
             self._sender.purge()
+            for batch, _ in self._kept:
+                batch.forget()
             self._kept, self._bytes = [], 0

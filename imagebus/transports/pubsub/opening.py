@@ -150,12 +150,23 @@ def create(clients: Clients, plan: Plan, start: datetime | None) -> bool:
     if start is None and clients.is_emulator:  # where a new one begins with the topic's retained messages
         start = datetime.now(UTC)
     if start is not None:
-        request = {"subscription": plan.name, "time": start}
-        try:
-            clients.subscriber.seek(request=request, retry=None, timeout=CALL_SECONDS)
-        except GoogleAPICallError as error:
-            log.warning("%s: what was sent before now is not seen: %s", plan.name, error.message)
+        _seek(clients, plan.name, start)
     return True
+
+
+def _seek(clients: Clients, name: str, start: datetime) -> None:
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            clients.subscriber.seek(
+                request={"subscription": name, "time": start}, retry=None, timeout=CALL_SECONDS
+            )
+            return
+        except GoogleAPICallError as error:
+            if error.grpc_status_code not in PASSING or time.monotonic() > deadline:
+                log.warning("%s: what was sent before now is not seen: %s", name, error.message)
+                return
+            time.sleep(CONNECT_PAUSE_SECONDS)
 
 
 def _create_dead_letter_topic(clients: Clients, plan: Plan) -> None:

@@ -64,7 +64,7 @@ class Subscription:
         self._metadata = [("x-goog-request-params", f"subscription={name}")]
         self._failure: TransportError | None = None
         self._last = time.monotonic()  # when messages came
-        self._newest = datetime.now(UTC)  # when the newest of them was sent
+        self._newest: datetime | None = None  # when the newest of them was sent
         self._arrived: Callable[[Sequence[Any]], None]
         self._source: Source
         self._intake: Intake
@@ -108,7 +108,7 @@ class Subscription:
             return
         self._last = time.monotonic()
         newest = max(each.message.publish_time.ToDatetime(UTC) for each in received)
-        self._newest = max(self._newest, newest)
+        self._newest = newest if self._newest is None else max(self._newest, newest)
         self._arrived(received)
 
     @property

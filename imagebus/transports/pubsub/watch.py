@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 
-from imagebus.errors import TransportError
+from imagebus.errors import ConnectionFailed, TransportError
 from imagebus.transports.pubsub.clients import PASSING, Clients, code_of
 from imagebus.transports.pubsub.opening import RETENTION, Place, Plan, create, delete, has_topic, look, short
 
@@ -31,7 +31,8 @@ class Watch:
     """A thread that looks after the subscription of one reader.
 
     `is_drained` says whether an orphaned one has given out all that it has; `newest` is when the newest message
-    that came was sent. `renewed` is called after it was created anew, `failed` when it cannot be.
+    that came was sent, None before there was one. `renewed` is called after it was created anew, `failed` when it
+    cannot be.
 
     With `private`, nobody else reads it: one that is gone had the replies to what is open, and is a failure.
     """
@@ -43,7 +44,7 @@ class Watch:
         *,
         private: bool,
         is_drained: Callable[[], bool],
-        newest: Callable[[], datetime],
+        newest: Callable[[], datetime | None],
         renewed: Callable[[], None],
         failed: Callable[[TransportError], None],
     ) -> None:
@@ -54,7 +55,7 @@ class Watch:
         self._newest = newest
         self._renewed = renewed
         self._failed = failed
-        self._attached = datetime.now(UTC)  # when it was seen to be
+        self._renewing: datetime | None = None  # from when: it may be deleted, and not yet created
         self._said: str | None = None
         self._wake = threading.Event()
         self._closed = threading.Event()
@@ -81,8 +82,10 @@ class Watch:
                 # The reader warns when nothing answers, and fails where it may not read.
                 log.debug("%s cannot be looked at: %s", self._plan.name, error.message)
             except TransportError as error:
-                self._failed(error)
-                return
+                if self._renewing is None or not isinstance(error, ConnectionFailed):
+                    self._failed(error)
+                    return
+                log.debug("%s cannot be created yet: %s", self._plan.name, error)
             except ValueError:  # the channel was closed meanwhile
                 return
             self._wake.wait(LOOK_SECONDS)
@@ -90,9 +93,12 @@ class Watch:
 
     def _look(self) -> None:
         """One look, and what follows from it. Raises `GoogleAPICallError`, `TransportError`."""
+        if self._renewing is not None:
+            if has_topic(self._clients, self._plan.topic):
+                self._renew(self._renewing)
+            return
         self.place = look(self._clients, self._plan)
         if self.place is Place.ATTACHED:
-            self._attached = datetime.now(UTC)
             self._said = None
         elif self.place is Place.GONE and self._private:
             raise TransportError(
@@ -101,7 +107,8 @@ class Watch:
         elif not has_topic(self._clients, self._plan.topic):
             self._say(f"topic {self._plan.topic!r} was deleted: waiting until it is created again")
         elif self.place is Place.GONE:
-            self._renew(self._newest() - STEP_BACK)
+            newest = self._newest()
+            self._renew(_long_ago() if newest is None else newest - STEP_BACK)
         else:
             self._say(
                 f"topic {self._plan.topic!r} was deleted and created again: subscription {short(self._plan.name)} "
@@ -116,7 +123,7 @@ class Watch:
                     raise self._clients.translate(
                         error, self._plan.name, "pubsub.subscriptions.delete"
                     ) from None
-                self._renew(self._attached - STEP_BACK if self._private else datetime.now(UTC) - RETENTION)
+                self._renew(_long_ago())  # the new topic has nothing older than itself
 
     def _is_our_turn(self) -> bool:
         """Whether, after a while, no other member was faster."""
@@ -130,10 +137,11 @@ class Watch:
         )
 
     def _renew(self, start: datetime) -> None:
+        self._renewing = start
         if create(self._clients, self._plan, start):
             log.warning("created subscription %s anew", short(self._plan.name))
+        self._renewing = None
         self.place = Place.ATTACHED
-        self._attached = datetime.now(UTC)
         self._said = None
         self._renewed()
 
@@ -142,3 +150,11 @@ class Watch:
         if text != self._said:
             self._said = text
             log.warning("%s", text)
+
+
+def _long_ago() -> datetime:
+    """When the oldest message that a topic keeps was sent, also by a clock that is days ahead of the service's.
+
+    A subscription that seeks to a time in the future has no messages at all.
+    """
+    return datetime.now(UTC) - RETENTION
