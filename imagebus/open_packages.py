@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
+from weakref import WeakValueDictionary
 
 import numpy as np
 import orjson
@@ -17,6 +19,8 @@ from imagebus.checks import request_id
 from imagebus.errors import ConfigError
 from imagebus.wire.envelope import is_id
 from imagebus.wire.pixels import FASHION, Images, check_images
+
+log = logging.getLogger(__name__)
 
 MAX_NUMBER = 10**12  # of a package; a thousand a second would take thirty years to get there
 
@@ -50,10 +54,15 @@ class OpenPackages:
         try:
             with self._usable():
                 self._folder.mkdir(parents=True, exist_ok=True)
+                self._in_use = _identity(self._folder)
+                # Before the lock, which is the process's, and which it would lose with the second one's file.
+                if self._in_use in _USED:
+                    raise BlockingIOError
                 self._lock: IO[bytes] = (self._folder / "lock").open("wb")
                 fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"{folder}: another requestor is using it") from None
+        _USED[self._in_use] = self
         with self._usable():
             for unfinished in self._files(".new"):  # of a process that was killed, and was not sent
                 unfinished.unlink(missing_ok=True)
@@ -65,7 +74,12 @@ class OpenPackages:
     def _read(self) -> Iterator[Package]:
         for path in self._files(".open"):
             try:
-                yield _decode(path.read_bytes())
+                content = path.read_bytes()
+                if not content:
+                    log.warning("%s: empty, as a power cut leaves it: the package is lost", path)
+                    path.unlink()
+                    continue
+                yield _decode(content)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path}: not a package that a requestor left there: {error}") from None
 
@@ -112,9 +126,19 @@ class OpenPackages:
     def close(self) -> None:
         """Let another requestor use the folder."""
         self._lock.close()
+        _USED.pop(self._in_use, None)
 
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}.open"
+
+
+# By this process, by device and inode of the folder.
+_USED: WeakValueDictionary[tuple[int, int], OpenPackages] = WeakValueDictionary()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _decode(content: bytes) -> Package:
@@ -125,9 +149,9 @@ def _decode(content: bytes) -> Package:
     files = fields.get("files")  # None also in those of version 0.1
     images = np.frombuffer(pixels, np.uint8).reshape(-1, FASHION.height, FASHION.width)
     if not isinstance(id, str) or not is_id(id):
-        raise ValueError("its id is none")
+        raise ValueError("its id is not valid")
     if type(number) is not int or not 1 <= number <= MAX_NUMBER:
-        raise ValueError("its number is none")
+        raise ValueError("its number is not valid")
     if not len(images):
         raise ValueError("it has no images")
     for name, texts in (("truths", truths), ("files", files)):

@@ -179,7 +179,9 @@ def _reason_to_keep(letter: Message, code: str | None, max_rounds: int) -> str |
 
 def _sent_back(letter: Message, topic: str, replay: str) -> Message:
     """The message as it was, with the count of its rounds; where it came from before stays in its headers."""
-    headers = [(name, value) for name, value in letter.headers if name not in (ROUNDS, DEAD_LETTER_CODE)]
+    # Whoever sends it back wants it served, though its caller's deadline is long over.
+    dropped = (ROUNDS, DEAD_LETTER_CODE, "deadline")
+    headers = [(name, value) for name, value in letter.headers if name not in dropped]
     headers.append((ROUNDS, str(_rounds(letter) + 1).encode()))
     return _marked(letter._replace(headers=headers), topic, replay)
 

@@ -70,6 +70,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
         ('sasl.kerberos.keytab=x" ; touch y\n', 1, "sasl.kerberos.keytab has characters that a shell"),
         ("sasl.kerberos.principal=$(id)@HOST\n", 1, "sasl.kerberos.principal has characters that a shell"),
         ("offset.store.method=file\n", 1, "offset.store.method must be broker"),
+        ("enable.partition.eof=true\n", 1, "enable.partition.eof must be false"),
         ("metadata.broker.list=b:1\n", 1, "metadata.broker.list is not set here but with bootstrap.servers"),
         ("enable.auto.commit=true\n", 1, "enable.auto.commit must be false"),
     ],

@@ -190,3 +190,36 @@ ls "$folder"
     ]
     assert "sent 1, answered 1, failed 0, lost 0\n" in shell.out[ended:]
     assert shell.out[-1] == "lock\n"
+
+
+def test_an_empty_file_as_a_power_cut_leaves_it_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = Package(package(1))
+    packages = OpenPackages(tmp_path)
+    packages.add(whole)
+    (tmp_path / "cut.open").touch()
+
+    assert [each.id for each in packages.load()] == [whole.id]
+    assert caplog.messages == [
+        f"{tmp_path / 'cut.open'}: empty, as a power cut leaves it: the package is lost"
+    ]
+    assert not (tmp_path / "cut.open").exists()
+    packages.close()
+
+
+def test_two_in_one_process_are_refused_as_two_processes_are(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    first = OpenPackages(tmp_path)
+
+    with pytest.raises(ConfigError, match="another requestor is using it"):
+        OpenPackages(tmp_path / "link")
+    source = f"from imagebus import OpenPackages; OpenPackages({str(tmp_path)!r})"
+    other = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert other.returncode == 1
+    assert "another requestor is using it" in other.stderr
+
+    first.close()
+    OpenPackages(tmp_path).close()

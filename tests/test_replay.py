@@ -106,6 +106,17 @@ def test_a_code_that_is_none_of_ours_is_not_repeated(broker: MemoryBroker) -> No
     assert replay(broker)[0] == "no code, 1 bytes: sent back"
 
 
+def test_a_letter_goes_back_without_its_callers_deadline(broker: MemoryBroker) -> None:
+    """Else its answer would be that it is too late, whatever was mended."""
+    put(broker, b"late", ErrorCode.KILLER, ("deadline", b"1000"), ("top", b"2"))
+
+    assert replay(broker)[0] == "KILLER, 4 bytes: sent back"
+
+    (message,) = broker.topics["requests"]
+    assert message.header("deadline") is None
+    assert message.header("top") == "2"
+
+
 def test_what_comes_back_at_once_is_left_to_another_call(broker: MemoryBroker) -> None:
     class Unmended(MemoryBroker):
         """Its repliers put whatever they get aside again."""

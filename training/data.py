@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imagebus.wire.levels import levels_of_floats
+
 Images = npt.NDArray[np.uint8]  # (N, 28, 28), whole grey levels, 0 is the background
 Labels = npt.NDArray[np.int64]  # (N,), positions in LABELS
 Probabilities = npt.NDArray[np.float32]  # (N, 10), rows sum to 1
@@ -133,8 +135,7 @@ def checked(images: npt.ArrayLike | None, labels: npt.ArrayLike | None) -> tuple
 def grey_levels(images: npt.ArrayLike | None) -> Images:
     """Images (N, 28, 28) as whole grey levels, uint8 (N, 28, 28).
 
-    Integers are grey levels from 0 to 255. Floats are grey levels too if any of them is above 1; otherwise
-    they run from 0 to 1 and are multiplied by 255. Floats are then rounded.
+    Integers are grey levels from 0 to 255. Of floats, see `imagebus.wire.levels`.
     Anything else (another shape or dtype, no image, NaN, values outside 0-255) is a `ValueError`,
     which states what came.
     """
@@ -143,11 +144,14 @@ def grey_levels(images: npt.ArrayLike | None) -> Images:
         raise ValueError(f"images are {array.dtype} {array.shape}, expected (N, 28, 28), N at least 1")
     if array.dtype.kind not in "iuf":
         raise ValueError(f"images are {array.dtype}, expected integers or floats")
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):  # also when one is NaN
-        raise ValueError(f"images run from {low} to {high}, expected 0 to 255, or 0 to 1")
     if array.dtype.kind == "f":
-        array = np.rint(array.astype(np.float32) * (255 if high <= 1 else 1))
+        try:
+            return levels_of_floats(array)
+        except ValueError as error:
+            raise ValueError(f"images run {error}") from None
+    low, high = array.min(), array.max()
+    if low < 0 or high > 255:
+        raise ValueError(f"images run from {low} to {high}, expected 0 to 255, or 0 to 1")
     return array.astype(np.uint8)
 
 

@@ -9,11 +9,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from imagebus.errors import BadMessage, ErrorCode
 from imagebus.wire.envelope import Envelope
 from imagebus.wire.envelope import read_envelope as envelope_of
+from imagebus.wire.levels import levels_of_floats
 from imagebus.wire.message import Message, read_json
 from imagebus.wire.pixels import Images, ImageSpecLike, check_shape
 from imagebus.wire.results import ModelIdentity, Probabilities, Ranked
@@ -57,13 +59,20 @@ def read_inputs(_: Envelope, value: bytes, spec: ImageSpecLike, max_images: int)
     levels = _numbers(data)
     if levels.size != math.prod(shape):
         raise BadMessage(ErrorCode.SHAPE, "inputs[0].data does not have as many numbers as its shape states")
-    if levels.min() < 0 or levels.max() > 255:
+    return _levels(levels, datatype).reshape(shape[0], spec.height, spec.width)
+
+
+def _levels(numbers: npt.NDArray[np.float64], datatype: str) -> Images:
+    if datatype == "FP32":
+        try:
+            return levels_of_floats(numbers)
+        except ValueError as error:
+            raise BadMessage(ErrorCode.VALUES, f"grey levels are {error}") from None
+    if numbers.min() < 0 or numbers.max() > 255:
         raise BadMessage(ErrorCode.VALUES, "grey levels are numbers from 0 to 255")
-    if datatype == "UINT8" and (levels % 1).any():
+    if (numbers % 1).any():
         raise BadMessage(ErrorCode.VALUES, "grey levels of datatype UINT8 are whole numbers")
-    if datatype == "FP32" and levels.max() <= 1:
-        levels = levels * 255
-    return levels.round().astype(np.uint8).reshape(shape[0], spec.height, spec.width)
+    return numbers.astype(np.uint8)
 
 
 def _refuse_repeated_members(value: bytes) -> None:

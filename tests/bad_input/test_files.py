@@ -385,7 +385,6 @@ ABOUT = {"id": "1", "number": 1, "truths": ["a", "b"]}
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"\n",
         b"\n" + PIXELS,
         PIXELS,

@@ -336,8 +336,9 @@ def test_one_long_text_among_the_numbers_does_not_make_each_of_them_as_long() ->
         (254.999, "UINT8"),
         (1e300, "UINT8"),
         (255.001, "FP32"),
-        (-0.001, "FP32"),
-        (-1e-300, "FP32"),
+        (-0.101, "FP32"),
+        (1.101, "FP32"),
+        (1.9, "FP32"),
         (1e300, "FP32"),
         (10**300, "FP32"),
     ],
@@ -349,7 +350,9 @@ def test_what_is_no_grey_level_is_refused(level: float, datatype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "datatype"), [(5.0, "UINT8"), (-0.0, "UINT8"), (-0.0, "FP32"), (1e-300, "FP32"), (3, "FP32")]
+    ("level", "datatype"),
+    [(5.0, "UINT8"), (-0.0, "UINT8"), (-0.0, "FP32"), (1e-300, "FP32"), (3, "FP32")]
+    + [(level, "FP32") for level in (-0.1, 1.1, 1, 2, 1.0)],
 )
 def test_odd_spellings_of_grey_levels_are_served(level: float, datatype: str) -> None:
     assert served_v2(v2([*[0] * 783, level], datatype=datatype))

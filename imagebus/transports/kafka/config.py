@@ -41,6 +41,7 @@ _FIXED = {
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
     "enable.idempotence": "true",
+    "enable.partition.eof": "false",  # the end of a partition would come in place of a record
     "group.protocol.type": "consumer",
     "isolation.level": "read_committed",
     "offset.store.method": "broker",  # the other one writes a file

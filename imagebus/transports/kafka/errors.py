@@ -49,7 +49,8 @@ def translate(error: KafkaError, doing: str) -> TransportError:
         return ConnectionFailed(f"{doing}: {error.str()}")
     if code in _FENCED:
         return Fenced(
-            f"{doing}: another replier has the same transactional id and took over: give each a name of its own"
+            f"{doing}: another replier has the same transactional id and took over: give each a name of its own. "
+            "Or this one was held up for longer than transaction.timeout.ms: start it again"
         )
     if code in _SAME_INSTANCE or (
         is_fatal(error) and any(text in error.str() for text in _SAME_INSTANCE_TEXTS)
@@ -68,7 +69,16 @@ def translate(error: KafkaError, doing: str) -> TransportError:
         )
     if code in (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
         return PublishFailed(f"{doing}: not confirmed by the brokers: {error.str()}")
-    return TransportError(f"{doing}: {error.str()}")
+    return TransportError(f"{doing}: {reason_of(error)}")
+
+
+def reason_of(error: KafkaError) -> str:
+    """librdkafka's own words, with what to look at where they do not name it."""
+    if error.code() == KafkaError.INVALID_TIMESTAMP:
+        return (
+            f"{error.str()}: is this machine's clock right? See message.timestamp.before.max.ms of the topic"
+        )
+    return error.str()
 
 
 def is_fatal(error: KafkaError) -> bool:

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka import Message as Record
 
 from imagebus.errors import CommitFailed, TooLarge
-from imagebus.transports.kafka.errors import is_too_large
+from imagebus.transports.kafka.errors import is_too_large, reason_of
 from imagebus.transports.kafka.sender import OnRecord
 from imagebus.wire.message import Message
 
@@ -76,7 +76,7 @@ class OutgoingBatch:
         """Raise `CommitFailed` when some have failed."""
         if self.failures:
             count = self.unconfirmed + len(self.failures)
-            reason = next(iter(self.failures.values())).str()
+            reason = reason_of(next(iter(self.failures.values())))
             raise CommitFailed(f"{count} replies were not confirmed: {reason}")
 
     def send_instead(self, send: Send, smaller: Smaller) -> bool:
