@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -77,6 +79,9 @@ class Answering:
         self._observers = observers
         self._recent = RecentAnswers()
         self.model_failures = 0  # batches in a row of which every package failed
+        self._begun: dict[
+            int, float
+        ] = {}  # by thread, time.monotonic() at which the model began on its batch
 
     def answer(self, messages: Sequence[Message]) -> list[Message]:
         """The outcome of each message, in its place. Raises nothing because of a message's content."""
@@ -111,13 +116,28 @@ class Answering:
             key: images for key, (*_, images) in zip(keys, batch.answerable, strict=True) if key not in known
         }
         started = time.perf_counter()
-        answers = predict_each(self._classifier.predict, list(asked.values()))
+        with self._at_work():
+            answers = predict_each(self._classifier.predict, list(asked.values()))
         seconds = time.perf_counter() - started
         predicted = dict(zip(asked, answers, strict=True))
         good = {key: answer for key, answer in predicted.items() if not isinstance(answer, Exception)}
         self._recent.keep(good)
         known |= predicted
         return Answered([known[key] for key in keys], seconds, not good if asked else None)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._begun[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._begun[thread]
+
+    def working_for(self) -> float:
+        """The seconds for which the model has been at work on the batch that it began first. Any thread may call."""
+        begun = list(self._begun.values())
+        return time.monotonic() - min(begun) if begun else 0.0
 
     def outcomes(self, batch: Batch, answered: Answered) -> list[Message]:
         """3. Make the outcome of each message."""

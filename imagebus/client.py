@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from imagebus.deadlines import Deadlines
 from imagebus.errors import (
     AccessDenied,
     BadMessage,
+    ConfigError,
     ConnectionFailed,
     ErrorCode,
     ImageBusError,
@@ -62,6 +64,7 @@ class Client(OfOneProcess):
         timeout: float = 30.0,
         observers: Sequence[Observer] = (),
     ) -> None:
+        _refuse_green_threads()
         self.ignored: Counter[str] = Counter()
         self.resent = 0
         self._bus = bus
@@ -361,3 +364,19 @@ class Client(OfOneProcess):
                 observer.resolved(id, outcome)
             except Exception:  # the other requests have their outcomes all the same
                 log.exception("an observer failed")
+
+
+def _refuse_green_threads() -> None:
+    """Raise `ConfigError` where gevent or eventlet took the place of threads.
+
+    A reader that waits in a library of C would let no other of them go on.
+    """
+    for library, module, ask, name in (
+        ("gevent", "gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched", "thread"),
+    ):
+        is_patched = getattr(sys.modules.get(module), ask, None)
+        if is_patched is not None and is_patched(name):
+            raise ConfigError(
+                f"a client needs threads of the system, and {library} has replaced them: patch with thread=False"
+            )

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 GLANCE_SECONDS = 0.002  # for the next batch, while one is in hand; a confirmation takes as long
 COMMIT_PAUSES = (0.1, 5.0)  # seconds before a retry after a failed commit: the first, and the longest
 STOP_SECONDS = 5.0  # for the batch in hand at a stop; brokers that answer confirm in milliseconds
+SLOW_SECONDS = 60.0  # of one batch: callers wait 30 s, and a model that hangs keeps its partitions
 # Batches in a row that fail as a whole: it is the model's fault, and another replier may do better.
 UNHEALTHY = 3
 
@@ -146,6 +147,8 @@ class Worker(OfOneProcess):
             failures.append(str(self._commit_failure))
         if unconfirmed := self._member.unconfirmed:
             failures.append(f"{unconfirmed} outcomes are not confirmed by the bus")
+        if (seconds := self._answering.working_for()) > SLOW_SECONDS:
+            failures.append(f"the model has been at work on a batch for {seconds:.0f} s")
         if self._answering.model_failures:
             failures.append(f"the model failed on {self._answering.model_failures} batches in a row")
         if self._stopping.is_set():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -14,6 +16,7 @@ import pytest
 from imagebus.client import Client
 from imagebus.errors import (
     BadMessage,
+    ConfigError,
     ErrorCode,
     ImageBusError,
     PublishFailed,
@@ -440,3 +443,22 @@ def test_a_bus_that_fails_for_good_fails_every_request(broker: MemoryBroker) -> 
             result(future)
         with pytest.raises(TransportError, match="the bus is gone"):
             client.submit(package(1))
+
+
+@pytest.mark.parametrize(
+    ("module", "ask", "patched"),
+    [
+        ("gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet.patcher", "is_monkey_patched", "thread"),
+    ],
+)
+def test_green_threads_in_place_of_threads_are_refused(
+    monkeypatch: pytest.MonkeyPatch, module: str, ask: str, patched: str
+) -> None:
+    """The first call would never return: tried with both libraries, on Kafka."""
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{ask: patched.__eq__}))
+    with pytest.raises(ConfigError, match="patch with thread=False"):
+        Client(MemoryBus())
+
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{ask: "socket".__eq__}))
+    Client(MemoryBus()).close()

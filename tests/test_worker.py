@@ -363,6 +363,29 @@ def test_a_worker_whose_outcomes_are_not_confirmed_is_not_ready() -> None:
     assert worker.metrics.unconfirmed == 3
 
 
+def test_a_worker_whose_model_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagebus.worker.SLOW_SECONDS", 0.0)
+    broker = MemoryBroker()
+    begun, ended = threading.Event(), threading.Event()
+
+    class Hanging(FirstPixel):
+        def predict(self, images: Images) -> Probabilities:
+            begun.set()
+            ended.wait(30)
+            return super().predict(images)
+
+    worker = worker_on(broker, classifier=Hanging())
+    with serving(worker), MemoryBus(broker) as sender:
+        sender.publish(encode_request(package(1), "requests"))
+        assert begun.wait(30)
+        hanging = worker.health()
+        ended.set()
+
+    assert not hanging.ready
+    assert hanging.failures[-1].startswith("the model has been at work on a batch for ")
+    assert worker._answering.working_for() == 0
+
+
 def test_health_tells_what_keeps_a_worker_from_being_ready() -> None:
     broker = MemoryBroker()
     worker = worker_on(broker)
