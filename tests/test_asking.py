@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from imagebus.broker import EmbeddedBroker
 from imagebus.broker.ports import free_ports
+from imagebus.errors import TransportError
 from imagebus.transports import connect
 from imagebus.transports.kafka.config import read_settings
 from imagebus.transports.kafka.connecting import Connection
@@ -178,3 +179,19 @@ def test_a_question_for_the_cluster_goes_to_another_broker_beside_the_first(
 
     assert Connection(read_settings(config)).connect(held) == {"requests"}  # type: ignore[arg-type]
     assert not held.ended.is_set()
+
+
+def test_brokers_that_go_right_after_they_created_the_topics_are_one_line(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagebus.transports.kafka.topics.TOPIC_SECONDS", 0.1)
+    monkeypatch.setattr("imagebus.transports.kafka.topics._create", lambda *_: [])
+    topic = f"requests-{uuid4().hex}"
+
+    def gone(*_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr("imagebus.transports.kafka.topics._describe", gone)
+
+    with pytest.raises(TransportError, match=f"creating topics {topic}: "):
+        connect("kafka", config, topics=[topic])
