@@ -10,7 +10,7 @@ reply, is lost:
 
 The first is proof. The others may also come from a slow reply or from an outage, so they are paid from a budget that
 answers fill, as in gRPC's retry throttling (gRFC A6, "Throttling Retry Attempts and Hedged RPCs"). While anything is
-answered, they pay for at least one a second: a caller with no other requests gets all of its lost ones answered too.
+answered, one now and then is free: a caller with no other requests gets all of its lost ones answered too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ SILENCE_SECONDS = 20.0  # a killed replier is replaced within 6 to 13 s
 SETTLED_SECONDS = 10.0
 ANSWERS_EACH = 10  # that a re-send takes: a service at 90 % of its capacity still catches up
 BUDGET = 10  # re-sends without an answer in between
-# The first answer in so many counts as `ANSWERS_EACH`. Less than the second after which a request is looked at again:
-# an answer a little sooner than that would pay for nothing, and no other might come.
+# While answers come, one re-send in so many seconds costs nothing, whenever it is that a request is looked at: the
+# answer to the last re-send may be the only one.
 REFILL_SECONDS = 0.5
+ANSWERING_SECONDS = 5.0  # since the last answer
 NO_PARTITION = -1  # on a bus without positions, requests are numbered in the order of their confirmations
 
 
@@ -72,6 +73,7 @@ class Resends:
         self._last_answer: dict[int, float] = {}
         self._aged = 0.0
         self._refill_at = 0.0
+        self._answered_at = -ANSWERING_SECONDS  # any of them
 
     def confirmed(self, position: Position | None) -> Place:
         """The bus stored a request there; None on a bus that has no positions."""
@@ -89,10 +91,8 @@ class Resends:
     def answered(self, place: Place | None, now: float) -> None:
         """A request was answered; None for its place when it is not known, or has several."""
         with self._lock:
-            refill = now >= self._refill_at
-            if refill:
-                self._refill_at = now + REFILL_SECONDS
-            self._answers = min(self._answers + (ANSWERS_EACH if refill else 1), BUDGET * ANSWERS_EACH)
+            self._answered_at = now
+            self._answers = min(self._answers + 1, BUDGET * ANSWERS_EACH)
             if place is not None and place.topic == self._topic:
                 self._answered[place.partition].reach(place.offset)
                 self._last_answer[place.partition] = now
@@ -107,12 +107,16 @@ class Resends:
         with self._lock:
             if place.topic != self._topic:
                 return True
-            if self._answers < ANSWERS_EACH:
+            is_free = now >= self._refill_at and now - self._answered_at < ANSWERING_SECONDS
+            if not is_free and self._answers < ANSWERS_EACH:
                 return False
             passed = place.offset < self._answered[place.partition].before
             last_answer = self._last_answer.get(place.partition, now - SILENCE_SECONDS)
             if passed or now - last_answer >= SILENCE_SECONDS:
-                self._answers -= ANSWERS_EACH
+                if is_free:
+                    self._refill_at = now + REFILL_SECONDS
+                else:
+                    self._answers -= ANSWERS_EACH
                 return True
             return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from imagebus.pending import RECONSIDER_SECONDS
 from imagebus.resends import BUDGET, SETTLED_SECONDS, SILENCE_SECONDS, Resends
 from imagebus.wire.message import Position
 
@@ -45,7 +46,7 @@ def test_answers_pay_for_one_in_ten(resends: Resends) -> None:
     for _ in range(50):
         resends.answered(None, START)
 
-    assert sum(resends.due(place, START) for place in places) == 5
+    assert sum(resends.due(place, START) for place in places) == 1 + 5  # the first costs nothing
 
 
 def test_all_that_is_lost_is_sent_again_by_a_caller_with_no_other_requests(resends: Resends) -> None:
@@ -63,6 +64,33 @@ def test_all_that_is_lost_is_sent_again_by_a_caller_with_no_other_requests(resen
         now, seconds = now + 1, seconds + 1
 
     assert seconds <= 41  # ten in the first, and at least one in each other
+
+
+@pytest.mark.parametrize("latency", [0.005, 0.05, 0.4, 2.0])
+@pytest.mark.parametrize(("count", "spread"), [(11, 3.0), (50, 0.5), (50, 3.0), (200, 1.0)])
+def test_all_that_is_lost_is_sent_again_whenever_each_request_is_looked_at(
+    resends: Resends, count: int, spread: float, latency: float
+) -> None:
+    """Each is looked at once a second, in a phase of its own, and the answers come in between."""
+    look_at = {
+        resends.confirmed(at(offset)): START + SILENCE_SECONDS + spread * offset / count
+        for offset in range(count)
+    }
+    answers: list[float] = []
+    now = START
+
+    while look_at:
+        now += 0.1
+        assert now < START + SILENCE_SECONDS + 5 * count
+        for answered_at in [each for each in answers if each <= now]:
+            resends.answered(None, answered_at)
+            answers.remove(answered_at)
+        for place in [place for place, look in look_at.items() if look <= now]:
+            if resends.due(place, now):
+                del look_at[place]
+                answers.append(now + latency)
+            else:
+                look_at[place] = now + RECONSIDER_SECONDS
 
 
 def test_an_outage_pays_for_nothing_however_long_it_takes(resends: Resends) -> None:
