@@ -21,7 +21,7 @@ def levels_of_floats(numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
         return _rounded(np.clip(numbers, 0, 1).astype(np.float32) * 255)
     if not (low >= 0 and high <= 255) or (high < 2 and (numbers % 1).any()):
-        raise ValueError(f"from {low:g} to {high:g}, expected 0 to 255, or 0 to 1")
+        raise ValueError(f"from {low} to {high}, expected 0 to 255, or 0 to 1")
     return _rounded(numbers)
 
 
