@@ -94,7 +94,6 @@ def test_after_an_outage_the_next_batch_is_waited_for_as_long_as_ever(
 ) -> None:
     """What was kept in the outage and went to another member no longer counts as a partition that is stuck."""
     monkeypatch.setattr(delivery, "STUCK_SECONDS", 0.05)
-    monkeypatch.setattr(delivery, "STILL_STUCK_SECONDS", 0.0)
     sends = AtLeastOnce(cast(Sender, sender))
     kept = Unconfirmed(cast(Sender, sender), known)
     finish = sends.begin([Message("replies", b"1")], [], cast(Any, None), lambda: None, None)
@@ -111,6 +110,22 @@ def test_after_an_outage_the_next_batch_is_waited_for_as_long_as_ever(
     assert finish() is None
     sends.close()
     assert sender.purged == 0
+
+
+def test_a_partition_goes_back_once_for_an_outcome_that_was_found_too_large_late(
+    sender: Unheard, known: Partitions
+) -> None:
+    """A second time, all that was received since would be answered once more, and its outcomes be late again."""
+    kept = Unconfirmed(cast(Sender, sender), known)
+    kept.keep(sent(sender, b"1"), receipts(known, 1))
+    sender.end_all(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+
+    _, back = kept.settle(send_again=True)
+    known.forget_receipts(0)  # as `Ledger.rewind` does
+    _, again = kept.settle(send_again=True)
+
+    assert (back, again) == ({0}, set())
+    assert len(kept) == 0
 
 
 def test_what_stays_unconfirmed_is_said_again(

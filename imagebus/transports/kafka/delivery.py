@@ -26,9 +26,9 @@ CONFIRM_SECONDS = 35.0  # a little over message.timeout.ms: by then each message
 FLUSH_SECONDS = 10.0  # for what is queued when the bus is closed
 FLUSH_CHECK_SECONDS = 0.02  # between two looks at the batch, while others publish on the same connection
 # Without a confirmation of any outcome, the next batch goes on: what is missing is for a partition that takes no
-# writes. Healthy brokers confirm in milliseconds. The second is for when that is known and others are confirmed.
+# writes. Healthy brokers confirm in milliseconds. Not sooner where that is known: what is too large is refused twice
+# before it is judged, and a batch that has ended by then goes back, with all that is behind it.
 STUCK_SECONDS = 1.0
-STILL_STUCK_SECONDS = 0.05
 
 FinishBy = Callable[[], "float | None"]  # `Member.finish_by`, as it is now
 Finish = Callable[[], "OutgoingBatch | None"]
@@ -88,7 +88,6 @@ class AtLeastOnce:
         self._sender = sender
         self._patient = patient
         self._stuck: list[OutgoingBatch] = []  # ended before all of it was confirmed
-        self._others_go_on = False  # something was confirmed after that
 
     def begin(
         self,
@@ -123,7 +122,6 @@ class AtLeastOnce:
             if not batch.send_instead(self._sender.send, partial(smaller, instead=instead)):
                 break
         missing = batch.missing()
-        self._others_go_on = len(missing) < len(batch)
         if not missing:
             return None
         self._stuck.append(batch)
@@ -141,11 +139,10 @@ class AtLeastOnce:
                 self._sender.flush(FLUSH_CHECK_SECONDS)
             now = time.monotonic()
             if batch.unconfirmed < left:
-                left, since, self._others_go_on = batch.unconfirmed, now, True
+                left, since = batch.unconfirmed, now
             if now > earliest(deadline, finish_by()):
                 return
-            patience = STILL_STUCK_SECONDS if self._stuck and self._others_go_on else STUCK_SECONDS
-            if now - since > patience and not self._patient and finish_by() is None:
+            if now - since > STUCK_SECONDS and not self._patient and finish_by() is None:
                 return
 
     def close(self) -> None:

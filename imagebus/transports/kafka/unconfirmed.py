@@ -67,7 +67,11 @@ class Unconfirmed:
         kept, self._kept, self._bytes = self._kept, [], 0
         send_again = send_again and time.monotonic() >= self._send_at
         for batch, receipts in kept:
-            too_large.update(receipts[place].partition for place in batch.too_large if place in receipts)
+            too_large.update(
+                receipts[place].partition
+                for place in batch.too_large
+                if place in receipts and self._partitions.is_ours(receipts[place])  # it goes back once
+            )
             missing = batch.missing()
             confirmed += [receipt for place, receipt in receipts.items() if place not in missing]
             left = {
